@@ -1,0 +1,67 @@
+# Everything is made inside the repository; Python packages go into .venv.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+ROUNDS ?= 10
+
+BIN := .venv/bin
+BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(wildcard scripts/*) .ci/run
+PACKAGES := git zsh fish direnv shellcheck strace
+
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help demo test lint bench completions soak clean
+.DEFAULT_GOAL := help
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+demo: .venv/base  ## show the main job on a repository made on the spot
+	@scripts/demo
+
+test: .venv/dev  ## install what the tests need, and run them (PYTEST_ARGS="-k lease")
+	@scripts/packages $(PACKAGES)
+	@echo "testing"
+	@$(BIN)/pytest -q -n auto $(PYTEST_ARGS)
+
+lint: .venv/dev  ## check style, types and shell scripts
+	@scripts/packages $(PACKAGES)
+	@echo "ruff check"; $(BIN)/ruff check -q
+	@echo "ruff format"; $(BIN)/ruff format -q --check
+	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "shellcheck"; shellcheck $(BASH_FILES)
+	@echo "zsh -n"; for file in $(wildcard shell/*.zsh); do zsh -n $$file || exit 1; done
+	@echo "fish --no-execute"; for file in $(wildcard shell/*.fish); do fish --no-execute $$file || exit 1; done
+	@echo "completions"; scripts/completions --check
+
+bench: .venv/dev  ## measure, side by side with direnv and mise
+	@if [ -x bench/run ]; then bench/run; else echo "there is no bench/run"; fi
+
+completions: .venv/base  ## write completions/ anew
+	@echo "completions"; scripts/completions
+
+soak: .venv/dev  ## run the tests ROUNDS times over, each time on other random input
+	@scripts/packages $(PACKAGES)
+	@for round in $$(seq $(ROUNDS)); do \
+	  echo "round $$round of $(ROUNDS)"; $(BIN)/pytest -q -n auto $(PYTEST_ARGS) || exit 1; \
+	done
+
+clean:  ## remove what was made
+	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: what `make demo` needs, and on top of it what tests and linters need.
+.venv/base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "isoenv needs Python 3.11, this is $$($(PYTHON) --version): \`make PYTHON=…\`" >&2; exit 1; }
+	@PYTHON=$(PYTHON) scripts/packages python3-venv
+	@echo "installing isoenv into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -q --editable .
+	@touch $@
+
+.venv/dev: .venv/base
+	@echo "installing the tools for tests and lint into .venv"
+	@$(BIN)/python -m pip install -q --group dev
+	@touch $@

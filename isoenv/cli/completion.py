@@ -1,0 +1,25 @@
+"""Print the completion script of a shell."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from isoenv import cli
+from isoenv.errors import UsageError
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    \b
+    Example:
+      isoenv completion zsh > ~/.zfunc/_isoenv
+      isoenv completion fish > ~/.config/fish/completions/isoenv.fish
+    """
+    script = get_completion_class(shell)
+    if script is None:
+        raise UsageError(f"no completion for {shell}: bash, zsh and fish have one")
+    click.echo(script(cli.group, {}, "isoenv", "_ISOENV_COMPLETE").source())

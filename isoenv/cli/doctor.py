@@ -1,0 +1,38 @@
+"""Say what is wrong on this machine, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from isoenv import diagnosis
+from isoenv.cli import output, params, start
+
+
+@click.command("doctor")
+@params.json_option
+def command(*, as_json: bool) -> int:
+    """Say what is wrong on this machine, with the evidence and the remedy.
+
+    Looks for strangers on leased ports (with pid and command), ports that two instances have
+    reserved, checkouts that are gone, and ports in the kernel's ephemeral range. The exit code
+    is 1 when something is wrong.
+
+    \b
+    Example:
+      isoenv doctor
+      isoenv doctor --json
+    """
+    caller = start.caller()
+    with start.registry(caller) as registry:
+        found = diagnosis.findings(caller, registry)
+    if as_json:
+        output.write_json({"doctor": [asdict(finding) for finding in found]})
+    else:
+        for finding in found:
+            mark = "note" if finding.harmless else "wrong"
+            click.echo(output.clean(f"{mark}: {finding.message}: {finding.remedy}"))
+        if not found:
+            click.echo("nothing is wrong")
+    return int(any(not finding.harmless for finding in found))

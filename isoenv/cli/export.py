@@ -1,0 +1,44 @@
+"""Print what a shell must evaluate to be in an instance."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from isoenv import entering, envdiff, launch, shells
+from isoenv.cli import output, params, start
+
+
+@click.command("export")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@params.instance_argument
+@click.option("--no-diff", is_flag=True, help="Print plain exports, without a way back.")
+def command(shell: str, instance: str | None, *, no_diff: bool) -> None:
+    """Print what SHELL must evaluate to load the environment of INSTANCE.
+
+    What isoenv has set before is undone first; variables you changed since are left alone.
+    With --no-diff nothing is undone and nothing is recorded, for direnv and other tools that
+    keep their own record.
+
+    \b
+    Example:
+      eval "$(isoenv export bash)"
+      isoenv export fish 2 | source
+    """
+    caller = start.caller()
+    with start.registry(caller) as registry:
+        _, ready = entering.enter(caller, registry, instance)
+    spelling = shells.named(shell)
+    if no_diff:
+        changed = list(ready.variables.items())
+        if ready.path_prepend:
+            entries = [*ready.path_prepend, *os.environ.get("PATH", "").split(":")]
+            changed.append(("PATH", ":".join(dict.fromkeys(entries))))
+    else:
+        changed = envdiff.changes(os.environ, launch.environment(os.environ, ready))
+    lines = [
+        spelling.unset(name) if value is None else spelling.export(name, value)
+        for name, value in changed
+    ]
+    output.write_bytes("".join(f"{line};\n" for line in lines))

@@ -1,0 +1,31 @@
+"""Print a path inside an instance's own directory."""
+
+from __future__ import annotations
+
+import click
+
+from isoenv import instances
+from isoenv.cli import output, params, start
+from isoenv.errors import UsageError
+
+
+@click.command("path")
+@click.argument("subpath", required=False, default="")
+@params.instance_argument
+def command(subpath: str, instance: str | None) -> None:
+    """Print the path of SUBPATH inside the instance's own directory.
+
+    A lone operand is a SUBPATH. The directory itself without one. Nothing is made.
+
+    \b
+    Example:
+      isoenv path logs/api.log
+      isoenv path "" 2
+    """
+    if subpath.startswith("/") or ".." in subpath.split("/"):
+        raise UsageError(f"{subpath} leaves the instance's directory: name a path inside it")
+    caller = start.caller()
+    with start.registry(caller) as registry:
+        selected = instances.select(caller, registry, instance, lease=False)
+        found = instances.instance(selected, registry)
+    output.write_bytes(f"{found.dir}/{subpath}".rstrip("/") + "\n")

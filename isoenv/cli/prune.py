@@ -1,0 +1,48 @@
+"""Give back what is gone."""
+
+from __future__ import annotations
+
+import click
+
+from isoenv import pruning
+from isoenv.cli import start
+from isoenv.errors import IsoenvError
+
+
+@click.command("prune")
+@click.option("--dry-run", is_flag=True, help="Say what would be given back, and do nothing.")
+@click.option("--purge", is_flag=True, help="Delete the instances' own directories too.")
+def command(*, dry_run: bool, purge: bool) -> int:
+    """Give back the slots of checkouts that are gone.
+
+    Gone means proven gone: the git directory is not there while its parent is, and no port of
+    the instance is in use. What cannot be removed stays on record, and the exit code is 1.
+
+    \b
+    Example:
+      isoenv prune --dry-run
+      isoenv prune --purge
+    """
+    caller = start.caller()
+    failed = False
+    with start.registry(caller) as registry:
+        found = pruning.orphans(caller, registry)
+        for orphan in found:
+            lease = orphan.lease
+            title = f"{lease.project.name}/{lease.slot} {lease.name} ({lease.root})"
+            if orphan.kept_because:
+                start.say(f"kept {title}: {orphan.kept_because}")
+                failed = True
+                continue
+            if dry_run:
+                start.say(f"would free {title}" + (f" and {orphan.directory}" if purge else ""))
+                continue
+            try:
+                pruning.remove(caller, registry, orphan, purge=purge)
+                start.say(f"freed {title}")
+            except IsoenvError as error:
+                start.say(f"kept {title}: {error}")
+                failed = True
+    if not found:
+        start.say("nothing is gone")
+    return int(failed)

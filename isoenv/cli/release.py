@@ -1,0 +1,42 @@
+"""Give a slot back."""
+
+from __future__ import annotations
+
+import click
+
+from isoenv import generated, instances, leasing
+from isoenv.cli import params, start
+from isoenv.errors import NotFoundError
+
+
+@click.command("release")
+@params.instance_argument
+def command(instance: str | None) -> None:
+    """Give back the slot of INSTANCE, by default that of this checkout, with its ports.
+
+    Directories and databases stay. The next command in the checkout takes a new slot.
+
+    \b
+    Example:
+      isoenv release
+      isoenv release 3
+    """
+    caller = start.caller()
+    with start.registry(caller) as registry:
+        if instance in (None, "."):
+            here = instances.context(caller)
+            lease = leasing.find(registry, here.claim)
+            if lease is None:
+                raise NotFoundError(f"{here.base or caller.directory} holds no slot: `isoenv list`")
+        else:
+            selected = instances.select(caller, registry, instance, lease=False)
+            lease = selected.lease
+            if lease is None:
+                project = selected.context.project.name
+                raise NotFoundError(
+                    f"nobody holds slot {selected.slot} of {project}: `isoenv list`"
+                )
+        leasing.give_back(registry, lease)
+    if lease.root:
+        generated.forget(caller.state, lease.root)
+    start.say(f"{lease.project.name}/{lease.slot} {lease.name} is free")

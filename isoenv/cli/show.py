@@ -1,0 +1,71 @@
+"""Show one environment."""
+
+from __future__ import annotations
+
+import click
+
+from isoenv import instances, resolver, shells
+from isoenv.cli import output, params, start
+from isoenv.models import Environment
+from isoenv.shells.posix import DOTENV
+
+FORMATS = ("table", "json", "dotenv", "bash", "zsh", "fish")
+
+
+@click.command("show")
+@params.instance_argument
+@click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--json", "style", flag_value="json", help="The same as --format json.")
+@click.option("--reveal", is_flag=True, help="Show passwords in the table.")
+def command(instance: str | None, style: str, *, reveal: bool) -> None:
+    """Show the environment of INSTANCE, by default that of the current directory.
+
+    A number that nobody holds is shown as it would be; nothing is leased for it. Passwords in
+    URLs are masked in the table.
+
+    \b
+    Example:
+      isoenv show
+      isoenv show 2 --format json
+      isoenv show feature-auth --format dotenv > .env.feature
+    """
+    caller = start.caller()
+    with start.registry(caller) as registry:
+        selected = instances.select(caller, registry, instance, lease=False)
+        environment = instances.environment(selected, registry)
+    if style == "json":
+        output.write_json(describe(environment) | {"env": dict(environment.variables)})
+    elif style == "table":
+        _write_table(environment, reveal=reveal)
+    else:
+        spelling = DOTENV if style == "dotenv" else shells.named(style)
+        lines = [
+            spelling.unset(name) if value is None else spelling.export(name, value)
+            for name, value in environment.variables.items()
+        ]
+        output.write_bytes("".join(f"{line}\n" for line in lines))
+
+
+def describe(environment: Environment) -> dict[str, object]:
+    """Return what JSON says of an instance, without its variables."""
+    found = environment.instance
+    return {
+        "project": found.project.name,
+        "slot": found.slot,
+        "name": found.name,
+        "root": found.root,
+        "trusted": True,
+        "ports": dict(found.ports),
+        "dirs": dict(environment.dirs),
+        "urls": {name: resolver.mask(url) for name, url in environment.urls.items()},
+        "flags": dict(found.flags),
+    }
+
+
+def _write_table(environment: Environment, *, reveal: bool) -> None:
+    rows = []
+    for name, value in environment.variables.items():
+        shown = "(unset)" if value is None else value if reveal else resolver.mask(value)
+        rows.append((name, shown))
+    rows += [("PATH", f"{entry}:…") for entry in environment.path_prepend]
+    output.write_table(("VARIABLE", "VALUE"), rows)

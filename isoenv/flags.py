@@ -1,0 +1,52 @@
+"""Turn a flag on or off in one instance; an exclusive one is on in one instance at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isoenv.errors import IsoenvError, NotFoundError
+
+if TYPE_CHECKING:
+    from isoenv.instances import Selected
+    from isoenv.models import Flag, Lease
+    from isoenv.registry import Registry
+
+
+def turn(
+    registry: Registry, selected: Selected, name: str, *, on: bool, steal: bool = False
+) -> list[Lease]:
+    """Set a flag in the selected instance and return the leases whose flag has changed.
+
+    With ``steal`` an exclusive flag is turned off where it is on; without, that is an error.
+    """
+    here, lease = selected.context, selected.lease
+    flag = here.config.flags.get(name)
+    if flag is None:
+        known = ", ".join(here.config.flags) or "none"
+        raise NotFoundError(f"no flag {name} in {here.project.name}: it has {known}")
+    if lease is None:
+        raise NotFoundError(
+            f"nobody holds slot {selected.slot} of {here.project.name}: "
+            f"`isoenv exec {selected.slot} …` takes it"
+        )
+    changed = [lease]
+    with registry.transaction():
+        if on and flag.exclusive:
+            for other in registry.leases(here.project):
+                if other.id == lease.id or not is_on(registry, flag, other):
+                    continue
+                if not steal:
+                    raise IsoenvError(
+                        f"{name} is on in {other.project.name}:{other.slot} ({other.name}) and may "
+                        f"be on in one instance only: `isoenv enable {name} --steal`"
+                    )
+                registry.set_flag(other, name, value=False)
+                changed.append(other)
+        registry.set_flag(lease, name, value=on)
+    return changed
+
+
+def is_on(registry: Registry, flag: Flag, lease: Lease) -> bool:
+    """Whether a flag is on in a lease's instance, by its own setting or by default."""
+    default = flag.others if lease.slot else flag.main
+    return registry.flags(lease).get(flag.name, default)

@@ -1,0 +1,107 @@
+"""Run or print a ready environment without what computing one needs.
+
+The warm half of `exec` and `export`. It imports nothing but ``os`` and this package's cheap
+modules, because a warm call is paid for in imports; every doubt is left to the commands proper.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from isoenv import envdiff, generated, paths
+
+TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+
+def base_of(directory: str) -> str | None:
+    """Return the base that a directory belongs to, by the names that mark one alone."""
+    while True:
+        if os.path.lexists(f"{directory}/.git") or os.path.lexists(
+            f"{directory}/{paths.CONFIG_NAME}"
+        ):
+            return directory
+        if directory in ("/", ""):
+            return None
+        directory = directory.rpartition("/")[0] or "/"
+
+
+def warm(environ: Mapping[str, str]) -> generated.Ready | None:
+    """Return the ready environment of the current directory, unless there is any doubt."""
+    try:
+        base = base_of(os.getcwd())
+    except OSError:
+        return None
+    if base is None:
+        return None
+    ready = generated.read(paths.generated_dir(paths.state_dir(environ), base))
+    if ready is None or not _is_for(ready, environ) or not generated.is_fresh(ready):
+        return None
+    return ready
+
+
+def _is_for(ready: generated.Ready, environ: Mapping[str, str]) -> bool:
+    """Whether nothing in the caller's environment asks for another instance."""
+    ours = environ.get("__ISOENV_SLOT")
+    return (
+        ready.home == paths.home(environ)
+        and ready.pin == environ.get("__ISOENV_PIN", "")
+        and all(environ.get(name) in (None, "", ours) for name in ready.slot_variables)
+    )
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's environment without what isoenv has set in it."""
+    record = environ.get(envdiff.RECORD)
+    if not record:
+        return dict(environ)
+    try:
+        return envdiff.revert(environ, envdiff.loads(record))[0]
+    except ValueError:
+        return dict(environ)
+
+
+def environment(environ: Mapping[str, str], ready: generated.Ready) -> dict[str, str]:
+    """Return the caller's environment with the ready one in place of any other of isoenv's."""
+    if not ready.variables:
+        return clean(environ)
+    return envdiff.apply(clean(environ), ready.variables, ready.path_prepend, ready.root)
+
+
+def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Become the command, looked up in the new PATH; end as a shell does when it cannot."""
+    import _signal as signal  # type: ignore[import-not-found]  # `signal` itself imports enum
+
+    # Python ignores these two for itself, and a child would inherit that.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    name = command[0]
+    try:
+        os.execvpe(name, list(command), environ)  # noqa: S606  # becoming it is the job
+    except OSError as error:
+        reason = error
+    if reason.errno == errno.ENOEXEC:
+        # A script without a first line that names its interpreter: execvp(3) takes the shell.
+        words = ["/bin/sh", _found(name, environ), *command[1:]]
+        os.execve(words[0], words, environ)  # noqa: S606  # likewise
+    if reason.errno in (errno.ENOENT, errno.ENOTDIR):
+        sys.stderr.write(f"isoenv: {name}: command not found\n")
+        sys.exit(NOT_FOUND)
+    sys.stderr.write(f"isoenv: {name}: {os.strerror(reason.errno or 0).lower()}\n")
+    sys.exit(NOT_EXECUTABLE)
+
+
+def _found(name: str, environ: Mapping[str, str]) -> str:
+    if "/" in name:
+        return name
+    for directory in environ.get("PATH", os.defpath).split(":"):
+        if os.access(f"{directory or '.'}/{name}", os.X_OK):
+            return f"{directory or '.'}/{name}"
+    return name

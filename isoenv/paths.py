@@ -1,0 +1,95 @@
+"""Where things live. The one place that reads the ``ISOENV_*`` settings.
+
+Kept cheap to import: platformdirs is asked only where its answer differs from the two lines of
+the XDG specification, that is, not on Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from isoenv.errors import IsoenvError
+
+TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG_NAME = "isoenv.toml"
+LOCAL_CONFIG_NAME = "isoenv.local.toml"
+
+
+def home(environ: Mapping[str, str]) -> str:
+    """Return the user's home directory; cron and containers may lack ``HOME``."""
+    value = environ.get("HOME")
+    if value and value.startswith("/"):
+        return value.rstrip("/") or "/"
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise IsoenvError("HOME is not set and this user has no home: `export HOME=…`") from None
+
+
+def state_dir(environ: Mapping[str, str]) -> str:
+    """Return the directory of the registry, generated files and instance directories."""
+    return _user_dir(environ, "ISOENV_STATE_DIR", "XDG_STATE_HOME", ".local/state", "state")
+
+
+def config_dir(environ: Mapping[str, str]) -> str:
+    """Return the directory of the user's own ``config.toml``."""
+    return _user_dir(environ, None, "XDG_CONFIG_HOME", ".config", "config")
+
+
+def _user_dir(
+    environ: Mapping[str, str], setting: str | None, xdg: str, below_home: str, kind: str
+) -> str:
+    if setting and (chosen := environ.get(setting)):
+        if not chosen.startswith("/"):
+            raise IsoenvError(f"{setting}={chosen} is relative: `export {setting}=/…`")
+        return chosen.rstrip("/") or "/"
+    if sys.platform == "linux":
+        value = environ.get(xdg, "").strip()
+        # The specification says to ignore relative values.
+        parent = value if value.startswith("/") else f"{home(environ)}/{below_home}"
+        return f"{parent.rstrip('/')}/isoenv"
+    import platformdirs
+
+    asked = platformdirs.user_state_dir if kind == "state" else platformdirs.user_config_dir
+    return asked("isoenv", appauthor=False)
+
+
+def registry_file(state: str) -> str:
+    """Return the SQLite database of leases and reservations."""
+    return f"{state}/registry.db"
+
+
+def generated_dir(state: str, base: str) -> str:
+    """Return where the ready environment of the checkout or subdirectory ``base`` is kept.
+
+    The path is mirrored, not hashed: a shell can find it with builtins alone.
+    """
+    return f"{state}/t{base.rstrip('/')}"
+
+
+def instance_dir(state: str, project_key: str, project_name: str, slot: int) -> str:
+    """Return an instance's own directory, for projects that do not name one."""
+    from hashlib import sha256
+
+    tag = sha256(os.fsencode(project_key)).hexdigest()[:8]
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in project_name)
+    return f"{state}/instances/{safe[:48].lstrip('.') or 'project'}-{tag}/{slot}"
+
+
+def user_config_file(environ: Mapping[str, str]) -> str:
+    """Return the user's own configuration file."""
+    return f"{config_dir(environ)}/config.toml"
+
+
+def make_private(directory: str) -> None:
+    """Make ``directory`` and what is missing above it, closed to other users."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise IsoenvError(f"cannot make {directory}: {error.strerror}") from None

@@ -1,0 +1,341 @@
+"""Leases and port reservations, in one SQLite database.
+
+A lease and its reservations are written in one transaction, which also chooses them: whoever
+chooses and inserts in two steps gives one port to two processes. Writers queue on a lock file
+before ``BEGIN IMMEDIATE``, because SQLite's own waiting is unfair and sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from isoenv import flock, paths
+from isoenv.errors import RegistryError
+from isoenv.models import Lease, Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from isoenv.models import Checkout
+
+SCHEMA_VERSION = 1
+# Seconds that a writer waits for the others before it gives up.
+PATIENCE = 30.0
+
+_SCHEMA = """
+CREATE TABLE project (
+  id INTEGER PRIMARY KEY,
+  key BLOB NOT NULL UNIQUE,
+  name TEXT NOT NULL
+);
+CREATE TABLE lease (
+  id INTEGER PRIMARY KEY,
+  project_id INTEGER NOT NULL REFERENCES project,
+  slot INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  token TEXT,
+  root BLOB,
+  git_dir BLOB,
+  device INTEGER,
+  inode INTEGER,
+  created_at REAL NOT NULL,
+  UNIQUE (project_id, slot),
+  UNIQUE (project_id, name)
+);
+CREATE UNIQUE INDEX lease_token ON lease (token, project_id) WHERE token IS NOT NULL;
+-- `shared`: nobody could be moved out of the way (the bases of slot 0, a number asked for).
+CREATE TABLE reservation (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  port INTEGER NOT NULL,
+  shared INTEGER NOT NULL,
+  PRIMARY KEY (lease_id, name)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX reservation_port ON reservation (port) WHERE NOT shared;
+CREATE INDEX reservation_every_port ON reservation (port);
+CREATE TABLE block (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  start INTEGER NOT NULL UNIQUE,
+  PRIMARY KEY (lease_id, number)
+) WITHOUT ROWID;
+-- Where in an instance's blocks a service has its port. Only ever added to, so that a service
+-- added later moves no other.
+CREATE TABLE position (
+  project_id INTEGER NOT NULL REFERENCES project,
+  name TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (project_id, name),
+  UNIQUE (project_id, position)
+) WITHOUT ROWID;
+CREATE TABLE flag (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  PRIMARY KEY (lease_id, name)
+) WITHOUT ROWID;
+"""
+
+_LEASE = """
+SELECT lease.id, project.key, project.name, slot, lease.name, token, root, git_dir, device,
+       inode, created_at
+FROM lease JOIN project ON project.id = project_id
+"""
+
+
+class Registry:
+    """An open registry. Closing it is left to the process's end, or ``with``."""
+
+    def __init__(self, state: str) -> None:
+        """Open the registry in the state directory, and make both where they are missing."""
+        paths.make_private(state)
+        self.file = paths.registry_file(state)
+        try:
+            # Transactions are begun by hand: the module's own would begin deferred ones, which
+            # fail at once when two of them want to write.
+            self.connection = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
+            self.connection.execute("PRAGMA foreign_keys = ON")
+            self.connection.execute("PRAGMA synchronous = FULL")
+            if self._version() == 0:
+                self._create()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        if (version := self._version()) > SCHEMA_VERSION:
+            raise RegistryError(
+                f"{self.file} has schema {version}, this isoenv reads up to {SCHEMA_VERSION}: "
+                "`pip install --upgrade isoenv`"
+            )
+
+    def __enter__(self) -> Registry:
+        """Return the registry itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the database."""
+        self.connection.close()
+
+    def _version(self) -> int:
+        version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    def _create(self) -> None:
+        with self._gate():
+            # Somebody else may have made it while this process waited.
+            if self._version() == 0:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+
+    def _unusable(self, error: Exception) -> RegistryError:
+        return RegistryError(f"cannot use the registry {self.file}: {error}: `isoenv doctor`")
+
+    @contextmanager
+    def _gate(self) -> Iterator[None]:
+        name = f"{self.file}.lock"
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RegistryError(f"cannot open {name}: {error.strerror}") from None
+        try:
+            if not flock.acquire(descriptor, PATIENCE):
+                raise RegistryError(f"{name} is locked by another process for {PATIENCE:g} s")
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write with everybody else kept out; all of it happens, or nothing."""
+        with self._gate():
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                except BaseException:
+                    self.connection.execute("ROLLBACK")
+                    raise
+                self.connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._unusable(error) from None
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _leases(self, where: str, *values: object) -> list[Lease]:
+        try:
+            rows = self.connection.execute(f"{_LEASE} {where}", values).fetchall()
+            return [self._lease(row) for row in rows]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+
+    def _lease(self, row: tuple[object, ...]) -> Lease:
+        lease_id, key, name, slot, lease_name, token, root, git_dir, *identity = row
+        ports = self.connection.execute(
+            "SELECT name, port FROM reservation WHERE lease_id = ? ORDER BY name", (lease_id,)
+        ).fetchall()
+        return Lease(
+            lease_id,  # type: ignore[arg-type]  # a row's columns are those of _LEASE
+            Project(os.fsdecode(key), name),  # type: ignore[arg-type]  # likewise
+            slot,  # type: ignore[arg-type]  # likewise
+            lease_name,  # type: ignore[arg-type]  # likewise
+            token,  # type: ignore[arg-type]  # likewise
+            os.fsdecode(root) if root else None,  # type: ignore[arg-type]  # likewise
+            os.fsdecode(git_dir) if git_dir else None,  # type: ignore[arg-type]  # likewise
+            *identity,  # type: ignore[arg-type]  # likewise
+            dict(ports),
+        )
+
+    def with_token(self, token: str) -> list[Lease]:
+        """Return what the checkout with this token holds: a lease for each of its projects."""
+        return self._leases("WHERE token = ?", token)
+
+    def with_slot(self, project: Project, slot: int) -> Lease | None:
+        """Return the lease of a slot, if somebody holds it."""
+        found = self._leases("WHERE project.key = ? AND slot = ?", os.fsencode(project.key), slot)
+        return found[0] if found else None
+
+    def with_name(self, project: Project, name: str) -> Lease | None:
+        """Return the lease of that name."""
+        found = self._leases(
+            "WHERE project.key = ? AND lease.name = ?", os.fsencode(project.key), name
+        )
+        return found[0] if found else None
+
+    def leases(self, project: Project | None = None) -> list[Lease]:
+        """Return all leases, or a project's, by project and slot."""
+        if project is None:
+            return self._leases("ORDER BY project.name, project.key, slot")
+        return self._leases("WHERE project.key = ? ORDER BY slot", os.fsencode(project.key))
+
+    def projects(self, name: str) -> list[Project]:
+        """Return the projects that hold leases and have this name, or this key."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT project.key, project.name FROM project"
+            " JOIN lease ON project_id = project.id WHERE project.name = ? OR project.key = ?",
+            (name, os.fsencode(name)),
+        )
+        return [Project(os.fsdecode(key), found) for key, found in rows]
+
+    def slots(self, project: Project) -> dict[int, str]:
+        """Return the slots that a project's instances hold, with their names."""
+        rows = self.connection.execute(
+            "SELECT slot, lease.name FROM lease JOIN project ON project.id = project_id"
+            " WHERE project.key = ?",
+            (os.fsencode(project.key),),
+        )
+        return dict(rows.fetchall())
+
+    def reserved_by(self, port: int, *, other_than: int | None = None) -> str | None:
+        """Return which instance has reserved a port, as ``project:slot``."""
+        row = self.connection.execute(
+            "SELECT project.name, slot FROM reservation"
+            " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
+            " WHERE port = ?1 AND lease_id IS NOT ?2 UNION ALL"
+            " SELECT project.name, slot FROM block"
+            " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
+            " WHERE start = ?1 - ?1 % 10 AND lease_id IS NOT ?2 LIMIT 1",
+            (port, other_than),
+        ).fetchone()
+        return f"{row[0]}:{row[1]}" if row else None
+
+    def flags(self, lease: Lease) -> dict[str, bool]:
+        """Return the flags that were turned on or off in one instance."""
+        rows = self.connection.execute(
+            "SELECT name, value FROM flag WHERE lease_id = ?", (lease.id,)
+        )
+        return {name: bool(value) for name, value in rows}
+
+    def positions(self, project: Project) -> dict[str, int]:
+        """Return where in a block each of a project's services has its port."""
+        rows = self.connection.execute(
+            "SELECT position.name, position FROM position JOIN project ON project.id = project_id"
+            " WHERE project.key = ?",
+            (os.fsencode(project.key),),
+        )
+        return dict(rows.fetchall())
+
+    def blocks(self, lease: Lease) -> dict[int, int]:
+        """Return the starts of an instance's blocks by their number."""
+        rows = self.connection.execute(
+            "SELECT number, start FROM block WHERE lease_id = ?", (lease.id,)
+        )
+        return dict(rows.fetchall())
+
+    # -- writing, inside a transaction -------------------------------------------------------
+
+    def insert(self, project: Project, slot: int, name: str) -> Lease:
+        """Record that a slot is held; of which checkout is said by ``settle``."""
+        key = os.fsencode(project.key)
+        self.connection.execute(
+            "INSERT INTO project (key, name) VALUES (?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET name = excluded.name",
+            (key, project.name),
+        )
+        cursor = self.connection.execute(
+            "INSERT INTO lease (project_id, slot, name, created_at)"
+            " SELECT id, ?, ?, ? FROM project WHERE key = ?",
+            (slot, name, time.time(), key),
+        )
+        assert cursor.lastrowid is not None  # noqa: S101  # an INSERT has one
+        return Lease(cursor.lastrowid, project, slot, name)
+
+    def settle(self, lease: Lease, checkout: Checkout, base: str, token: str) -> None:
+        """Say which checkout holds the lease, and where it is now."""
+        identity = os.stat(checkout.git_dir or checkout.root)
+        self.connection.execute(
+            "UPDATE lease SET token = ?, root = ?, git_dir = ?, device = ?, inode = ? WHERE id = ?",
+            (
+                token,
+                os.fsencode(base),
+                os.fsencode(checkout.git_dir or checkout.root),
+                identity.st_dev,
+                identity.st_ino,
+                lease.id,
+            ),
+        )
+
+    def move_project(self, old: Project, new: Project) -> None:
+        """Let a project that is known by its path be known by its new one."""
+        self.connection.execute(
+            "UPDATE project SET key = ?, name = ? WHERE key = ?",
+            (os.fsencode(new.key), new.name, os.fsencode(old.key)),
+        )
+
+    def rename(self, lease: Lease, name: str) -> None:
+        """Give an instance another name."""
+        self.connection.execute("UPDATE lease SET name = ? WHERE id = ?", (name, lease.id))
+
+    def delete(self, lease: Lease) -> None:
+        """Give a slot, its reservations and its flags back."""
+        self.connection.execute("DELETE FROM lease WHERE id = ?", (lease.id,))
+
+    def reserve(self, lease: Lease, ports: Mapping[str, tuple[int, bool]]) -> None:
+        """Replace an instance's reservations: name -> (port, shared)."""
+        self.connection.execute("DELETE FROM reservation WHERE lease_id = ?", (lease.id,))
+        self.connection.executemany(
+            "INSERT INTO reservation (lease_id, name, port, shared) VALUES (?, ?, ?, ?)",
+            [(lease.id, name, port, shared) for name, (port, shared) in ports.items()],
+        )
+
+    def add_block(self, lease: Lease, number: int, start: int) -> None:
+        """Reserve a block of ports for an instance."""
+        self.connection.execute("INSERT INTO block VALUES (?, ?, ?)", (lease.id, number, start))
+
+    def add_position(self, project: Project, name: str, position: int) -> None:
+        """Say where in a block a service has its port, for good."""
+        self.connection.execute(
+            "INSERT INTO position SELECT id, ?, ? FROM project WHERE key = ?",
+            (name, position, os.fsencode(project.key)),
+        )
+
+    def set_flag(self, lease: Lease, name: str, *, value: bool) -> None:
+        """Turn a flag on or off in one instance."""
+        self.connection.execute(
+            "INSERT INTO flag VALUES (?, ?, ?)"
+            " ON CONFLICT (lease_id, name) DO UPDATE SET value = excluded.value",
+            (lease.id, name, value),
+        )

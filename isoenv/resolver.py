@@ -1,0 +1,111 @@
+"""From a configuration and an instance to its environment. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isoenv import template
+from isoenv.models import Environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isoenv.models import Config, Instance
+
+
+def resolve(config: Config, instance: Instance, home: str) -> Environment:
+    """Compute the environment of ``instance``.
+
+    With ``main = "none"`` slot 0 gets no variable at all: the main checkout is left alone.
+    """
+    if instance.slot == 0 and config.numbering.main == "none":
+        return Environment(instance)
+    variables: dict[str, str | None] = {
+        "ISOENV_PROJECT": instance.project.name,
+        "ISOENV_INSTANCE": str(instance.slot),
+        "ISOENV_NAME": instance.name,
+        "ISOENV_ROOT": instance.root,
+        "ISOENV_DIR": instance.dir,
+    }
+    if config.numbering.variable:
+        variables[config.numbering.variable] = str(instance.slot)
+    for port in config.ports.values():
+        if port.variable and port.name in instance.ports:
+            variables[port.variable] = str(instance.ports[port.name])
+    for name in config.flags:
+        variables[name] = "true" if instance.flags.get(name) else "false"
+    dirs: dict[str, str] = {}
+    lookup = _lookup(instance, home, dirs, variables)
+    for name, text in config.dirs.items():
+        dirs[name] = variables[name] = _absolute(template.expand(text, lookup), instance.root)
+    for name, value in config.env.items():
+        variables[name] = None if value is False else template.expand(value, lookup)
+    return Environment(
+        instance,
+        variables,
+        tuple(
+            _absolute(template.expand(entry, lookup), instance.root)
+            for entry in config.path_prepend
+        ),
+        dirs,
+        {name: value for name, value in variables.items() if value and is_url(value)},
+    )
+
+
+def instance_dir(text: str, instance: Instance, home: str) -> str:
+    """Expand the ``dir`` of ``[instance]``, for an instance that does not have it yet."""
+    return _absolute(template.expand(text, _lookup(instance, home, {}, {})), instance.root)
+
+
+def is_url(value: str) -> bool:
+    """Whether a value reads as ``scheme://…``."""
+    scheme, separator, rest = value.partition("://")
+    return bool(separator and rest) and scheme.isascii() and scheme.replace("+", "").isalnum()
+
+
+def mask(url: str) -> str:
+    """Return a URL with its password replaced by ``***``."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    if not (separator and at and colon and password) or "/" in user:
+        return url
+    return f"{scheme}://{user}:***@{place}"
+
+
+def _lookup(
+    instance: Instance,
+    home: str,
+    dirs: Mapping[str, str],
+    variables: Mapping[str, str | None],
+) -> Callable[[str], str]:
+    plain = {
+        "id": str(instance.slot),
+        "name": instance.name,
+        "project": instance.project.name,
+        "root": instance.root,
+        "home": home,
+    }
+
+    def lookup(field: str) -> str:
+        table, _, key = field.partition(".")
+        if table == "ports":
+            return str(instance.ports[key])
+        if table == "dirs":
+            return dirs[key]
+        if table == "env":
+            return variables[key] or ""
+        return plain[field]
+
+    return lookup
+
+
+def _absolute(path: str, root: str) -> str:
+    joined = path if path.startswith("/") else f"{root.rstrip('/')}/{path}"
+    parts: list[str] = []
+    for part in joined.split("/"):
+        if part == "..":
+            parts[-1:] = []
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)

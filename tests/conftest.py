@@ -1,0 +1,218 @@
+"""Real shells, real git, real processes and sockets, in a home of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parents[1]
+
+AWKWARD = """it's; $HOME && "x" é🚒"""
+
+# What a shell, git, isoenv or a table on the caller's terminal would have put there.
+FOREIGN = ("ISOENV_", "__ISOENV_", "_ISOENV_", "GIT_", "SKY", "DIRENV_", "XDG_", "LC_", "CLAUDE_")
+FOREIGN_NAMES = {
+    *("AI_INSTANCE_ID", "BASH_ENV", "ENV", "ZDOTDIR", "PROMPT_COMMAND", "PWD", "OLDPWD"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONPATH"),
+}
+
+GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+GIT |= dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "tester")
+GIT |= dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "tester@example.org")
+
+# Ports that no configuration of the tests leads to: outside the ranges of "block" and of the
+# kernel, and, by the last three digits, off every multiple of a thousand from a preset's base.
+PORTS = tuple(port for port in range(10000, 20000) if port % 1000 >= 700)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A real shell, started without the user's configuration and in its strictest mode."""
+
+    name: str
+    argv: tuple[str, ...]
+
+    def run(
+        self, script: str, *, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``script``; ``env`` is laid over the environment, None takes a variable out."""
+        return run([*self.argv, script], cwd=cwd, env=env)
+
+
+SHELLS = (
+    Shell("bash", ("bash", "--noprofile", "--norc", "-eu", "-o", "pipefail", "-c")),
+    Shell("zsh", ("zsh", "-f", "-eu", "-o", "pipefail", "-c")),
+    Shell("fish", ("fish", "--no-config", "--command")),
+)
+
+
+def run(
+    argv: list[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str | None] | None = None,
+    text: str = "",
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with ``text`` as input; its output is exact, as surrogateescape text."""
+    given = {**os.environ, **(env or {})}
+    environ = {name: value for name, value in given.items() if value is not None}
+    # Pipes of bytes: text mode would turn a carriage return into a newline.
+    done = subprocess.run(
+        argv, cwd=cwd, env=environ, input=os.fsencode(text), capture_output=True, check=False
+    )
+    stdout, stderr = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+    return subprocess.CompletedProcess(argv, done.returncode, stdout, stderr)
+
+
+@pytest.fixture(params=SHELLS, ids=lambda shell: shell.name)
+def shell(request: pytest.FixtureRequest) -> Shell:
+    """Each supported shell; a missing one skips on a laptop and fails in CI."""
+    shell: Shell = request.param
+    if shutil.which(shell.name) is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{shell.name} is not installed")
+    return shell
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory of the test's own, and an environment without traces of the caller's."""
+    for name in os.environ:
+        if name.startswith(FOREIGN) or name in FOREIGN_NAMES:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    ours = {
+        **GIT,
+        "HOME": home,
+        "XDG_CONFIG_HOME": home / ".config",
+        "XDG_DATA_HOME": home / ".local/share",
+        "XDG_STATE_HOME": home / ".local/state",
+        "XDG_CACHE_HOME": home / ".cache",
+        "ISOENV_STATE_DIR": tmp_path / "state",
+        "ISOENV_HOST_DIR": tmp_path / "host",
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    for name, value in ours.items():
+        monkeypatch.setenv(name, str(value))
+    return home
+
+
+@pytest.fixture
+def git() -> Callable[..., str]:
+    """Run git in a directory, ``git(cwd, "status")``, and return what it printed."""
+
+    def git(cwd: Path, *args: str) -> str:
+        done = run(["git", *args], cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return git
+
+
+@pytest.fixture(scope="session")
+def template_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one commit, made once and copied for each test."""
+    template = tmp_path_factory.mktemp("template")
+    (template / "README").write_text("one commit\n")
+    theirs = dict.fromkeys(name for name in os.environ if name.startswith("GIT_"))
+    # No template of git's own: the sample hooks would be most of what is copied.
+    for command in ("init -q -b main --template=", "add README", "commit -q -m first"):
+        done = run(["git", *command.split()], cwd=template, env={**theirs, **GIT})
+        assert done.returncode == 0, done.stderr
+    return template
+
+
+@pytest.fixture
+def make_repo(tmp_path: Path, template_repository: Path) -> Callable[[str], Path]:
+    """Make a repository with one commit at a path relative to the test's own directory."""
+
+    def make_repo(name: str) -> Path:
+        return Path(shutil.copytree(template_repository, tmp_path / name, symlinks=True))
+
+    return make_repo
+
+
+@pytest.fixture
+def repo(make_repo: Callable[[str], Path]) -> Path:
+    """A repository with one commit, in a directory with an awkward name."""
+    return make_repo(f"{AWKWARD}/{AWKWARD}")
+
+
+@pytest.fixture
+def worktree(git: Callable[..., str]) -> Callable[[Path, str], Path]:
+    """Add a linked worktree: ``name`` is a path relative to the directory the repository is in."""
+
+    def worktree(repo: Path, name: str) -> Path:
+        git(repo, "worktree", "add", "--quiet", "--detach", str(repo.parent / name))
+        return repo.parent / name
+
+    return worktree
+
+
+@pytest.fixture
+def isoenv() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command as a process: ``isoenv("show", cwd=…, env={…}, text=…)``, as ``run``."""
+
+    def isoenv(
+        *args: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        text: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        env = {"PYTHONPATH": str(ROOT), **(env or {})}
+        return run([sys.executable, "-m", "isoenv", *args], cwd=cwd, env=env, text=text)
+
+    return isoenv
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a port that nobody holds on any address, another one at each call."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    # Apart by the last three digits, so that port + 1000 * N stays this worker's own.
+    ports = cycle([port for port in PORTS if port % 1000 % workers == worker])
+
+    def free_port() -> int:
+        return next(port for port in ports if is_free(port))
+
+    return free_port
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on the port, on any address of either family."""
+    try:
+        socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def listener() -> Iterator[Callable[[str, int], socket.socket]]:
+    """Listen on an address and a port, until the test ends."""
+    sockets: list[socket.socket] = []
+
+    def listener(address: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        dual = address == "::"
+        sockets.append(socket.create_server((address, port), family=family, dualstack_ipv6=dual))
+        return sockets[-1]
+
+    yield listener
+    for opened in sockets:
+        opened.close()
