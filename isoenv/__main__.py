@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def main() -> None:
     """Run isoenv with the arguments of this process."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["exec"] and not os.environ.get("_ISOENV_COMPLETE"):
         _exec_warm(arguments[1:])
+    if arguments[:1] == ["export"] and arguments[2:] == ["--hook"]:
+        _export_for_hook(arguments[1])
+        return
     _run()
 
 
@@ -31,6 +38,25 @@ def _exec_warm(arguments: list[str]) -> None:
         return
     if ready is not None:
         launch.become(command, launch.environment(os.environ, ready))
+
+
+def _export_for_hook(shell: str) -> None:
+    """Print the code that a shell's hook evaluates: without click, for a prompt waits for it."""
+    from isoenv import entering
+    from isoenv.errors import IsoenvError
+    from isoenv.instances import Caller
+
+    try:
+        caller = Caller(os.getcwd(), os.environ, lambda line: _say(f"isoenv: {line}"))
+        code = os.fsencode(entering.hook_code(caller, shell))
+    except IsoenvError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        _fail(str(error), 1)
+    sys.stdout.buffer.write(code)
+    sys.stdout.buffer.flush()
 
 
 def _run() -> None:
@@ -59,10 +85,13 @@ def _run() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    line = os.fsencode(f"isoenv: {message}\n").decode("utf-8", "backslashreplace")
-    sys.stderr.write(line)
+def _fail(message: str, code: int) -> NoReturn:
+    _say(f"isoenv: {message}")
     sys.exit(code)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(os.fsencode(f"{line}\n").decode("utf-8", "backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ _BLOCKED_BY_BROWSERS = (
 )
 _UNWISE: Mapping[int, str] = MappingProxyType(
     {
-        **dict.fromkeys(_BLOCKED_BY_BROWSERS, "is blocked by browsers"),
-        46580: "belongs to the user's SkyPilot API server",
-        46590: "belongs to SkyPilot's skylet",
-        50011: "belongs to the request queue of the user's SkyPilot API server",
+        **dict.fromkeys(_BLOCKED_BY_BROWSERS, "blocked by browsers"),
+        46580: "kept for the user's SkyPilot API server",
+        46590: "kept for SkyPilot's skylet",
+        50011: "kept for the request queue of the user's SkyPilot API server",
     }
 )
 UNWISE: frozenset[int] = frozenset(_UNWISE)
@@ -43,7 +43,7 @@ UNWISE: frozenset[int] = frozenset(_UNWISE)
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why a candidate was passed over; ``reason`` is a predicate of the port, "is held by …".
+    """Why a candidate was passed over; the port is ``reason``, as in "held by …".
 
     Of a block of ports ``slot`` and ``port_name`` are None.
     """
@@ -108,7 +108,7 @@ def last_slot(ports: Mapping[str, Port], stride: int) -> int:
 
 
 def unwise(port: int) -> str | None:
-    """Return why nobody should get ``port`` unasked, as a predicate of it, or None."""
+    """Return why nobody should get ``port`` unasked, as in "blocked by browsers", or None."""
     return _UNWISE.get(port)
 
 
@@ -120,8 +120,8 @@ def choose(
 ) -> Choice:
     """Return the first candidate that is not taken and whose ports nothing speaks against.
 
-    ``conflict`` gives a predicate of the port ("is held by …") or None. Raises IsoenvError with
-    the counts when no candidate is left.
+    ``conflict`` says what a port is ("held by …"), or None. Raises IsoenvError with the counts
+    when no candidate is left.
     """
     held = 0
     skipped: list[Skip] = []
@@ -204,7 +204,7 @@ def _objections(
 ) -> Iterator[Skip]:
     for name, port in ports:
         if not 1 <= port <= HIGHEST_PORT:
-            yield Skip(slot, name, port, f"is outside 1-{HIGHEST_PORT}")
+            yield Skip(slot, name, port, f"outside 1-{HIGHEST_PORT}")
         elif reason := unwise(port) or conflict(port):
             yield Skip(slot, name, port, reason)
 
@@ -232,11 +232,11 @@ def _reasons(skipped: Sequence[Skip]) -> str:
     first, count = skipped[0], len(skipped)
     whose = f" of `{first.port_name}`" if first.port_name is not None else ""
     more = f", and {count - 1} more" if count > 1 else ""
-    return f"{count} skipped (port {first.port}{whose} {first.reason}{more})"
+    return f"{count} skipped (port {first.port}{whose} is {first.reason}{more})"
 
 
 def _line(skip: Skip) -> str:
     if skip.slot is not None:
-        return f"slot {skip.slot} skipped: port {skip.port} ({skip.port_name}) {skip.reason}"
+        return f"slot {skip.slot} skipped: port {skip.port} ({skip.port_name}) is {skip.reason}"
     start = skip.port - skip.port % BLOCK
-    return f"ports {start}-{start + BLOCK - 1} skipped: port {skip.port} {skip.reason}"
+    return f"ports {start}-{start + BLOCK - 1} skipped: port {skip.port} is {skip.reason}"

@@ -5,9 +5,6 @@ caller's ``GIT_DIR`` and ``GIT_WORK_TREE`` are not looked at, mount points bound
 shell hook cannot see them), and ``core.worktree`` moves no root: the root is where ``.git`` is.
 """
 
-# Paths are str, so that any bytes survive, and pathlib costs every warm call its import.
-# ruff: noqa: PTH102, PTH106, PTH108, PTH110, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
-
 from __future__ import annotations
 
 import contextlib
@@ -217,13 +214,12 @@ def _is_bare(git_dir: str) -> bool:
 def _read(path: str, folder: int | None = None, flags: int = READ_FLAGS) -> bytes | None:
     """Return what is in a regular file; None where there is none, or it is too long to be right."""
     try:
-        descriptor = os.open(path, flags, dir_fd=folder)
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags, dir_fd=folder)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            text = file.read(LIMIT + 1)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        text = file.read(LIMIT + 1)
     return text if len(text) <= LIMIT else None
 
 

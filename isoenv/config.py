@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from isoenv import presets, sections
 from isoenv.errors import ConfigError
 from isoenv.positions import positions
-from isoenv.tables import Table, did_you_mean, spell, spell_or
+from isoenv.tables import Table, did_you_mean, dotted, spell, spell_or
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,6 @@ LIMIT = 1 << 20
 # tomllib takes time quadratic in the parts of a dotted key, and its callers recurse by depth.
 DOTS, DEPTH = 1000, 32
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _LONG_NUMBER = re.compile(r"(?<![0-9_])[0-9](?:_?[0-9]){4300}")
 
@@ -144,7 +143,7 @@ class _Findings:
             for number, source in reversed(list(enumerate(self._sources)))
             if (spot := source.find(path[:length]))
         )
-        problem = Problem(self._sources[number].path, line, _dotted(key), message)
+        problem = Problem(self._sources[number].path, line, dotted(key), message)
         self._found.append((number, problem))
 
     def check(self) -> None:
@@ -233,7 +232,3 @@ def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str
         else:
             merged[key] = value
     return merged
-
-
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(key if _BARE.fullmatch(key) else spell(key) for key in path)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-# Where no signal can end the wait (threads), how often to try, in seconds.
+# Where no signal may end the wait, how often to try, in seconds.
 POLL = 0.01
+# The alarm rings again, should the first ring fall just before the blocking call.
+AGAIN = 0.1
 
 
 class _TimeUpError(Exception):
@@ -23,40 +25,54 @@ def acquire(descriptor: int, timeout: float | None, *, shared: bool = False) -> 
     """Lock the open file; return False after ``timeout`` seconds. None waits for ever.
 
     The wait is the kernel's queue, not polling: polling starves under contention, and a waiter
-    would notice a killed holder late. Only the main thread can be woken by a timer; others poll.
+    would notice a killed holder late. Only the main thread can be woken by an alarm, and only
+    where the caller waits for none of its own; others poll.
     """
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pass
-    else:
+    if _try(descriptor, operation):
         return True
     if timeout is None:
         fcntl.flock(descriptor, operation)
         return True
-    if threading.current_thread() is not threading.main_thread():
+    if timeout <= 0:
+        return False
+    if threading.current_thread() is not threading.main_thread() or _is_alarm_in_use():
         return _poll(descriptor, operation, timeout)
     return _wait(descriptor, operation, timeout)
 
 
-def _wait(descriptor: int, operation: int, timeout: float) -> bool:
-    if timeout <= 0:
+def _try(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
+
+
+def _is_alarm_in_use() -> bool:
+    """Whether an alarm is set, is blocked, or has a handler that Python could not put back."""
+    return (
+        signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        or signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        or signal.getsignal(signal.SIGALRM) is None
+    )
+
+
+def _wait(descriptor: int, operation: int, timeout: float) -> bool:
     waiting = True
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal waiting
         if waiting:
+            waiting = False
             raise _TimeUpError
 
     previous = signal.signal(signal.SIGALRM, ring)
-    # The interval rings again, should the first ring fall just before the blocking call.
-    signal.setitimer(signal.ITIMER_REAL, timeout, 0.1)
     try:
+        signal.setitimer(signal.ITIMER_REAL, timeout, AGAIN)
         fcntl.flock(descriptor, operation)
         waiting = False
     except _TimeUpError:
-        waiting = False
         # The ring may have come just after the lock was had.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         return False
@@ -69,11 +85,8 @@ def _wait(descriptor: int, operation: int, timeout: float) -> bool:
 
 def _poll(descriptor: int, operation: int, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        time.sleep(POLL)
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        return True
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(POLL, left))
+        if _try(descriptor, operation):
+            return True
     return False

@@ -1,44 +1,60 @@
-"""The ready environment of a checkout, written once and served until an input changes.
+"""The ready environment of a base, written once and served until an input changes.
 
-One directory for each base below the state directory, mirroring its path. ``@env`` holds the
-environment for a warm Python: fields ended by NUL, so that it is read without a parser.
+One directory for each base below the state directory, mirroring its path, so that a shell finds
+it with builtins. ``@env`` is for a warm Python: fields ended by NUL, read without a parser.
+``@env.sh`` and ``@env.fish`` are for shells. ``@g.ID`` is there while generation ID is the
+current one, and ``@wN.ID`` has the time of the Nth watched file: a shell compares times with
+``-nt`` and ``-ot``, to the nanosecond, and knows no other way to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 from isoenv import __version__, paths
+from isoenv.errors import IsoenvError
 
 TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-FORMAT = f"isoenv 1 {__version__}"
+    from isoenv.shells.script import Condition
+
+FORMAT = f"isoenv 2 {__version__}"
 # A file younger than its clock's grain may change once more without a new time: nanoseconds for
 # most file systems, and for those that keep whole seconds.
 GRAIN = 20_000_000
 COARSE_GRAIN = 2_000_000_000
-UNSURE = "?"
 ABSENT = "-"
+# In front of a stamp that the next change might not show; it compares equal to none.
+UNSURE = "?"
+
+ALL, EXEC, NONE = "all", "exec", "none"
+ASKED, DIFFERS = "asked", "differs"
+PUBLISHED = ("@env", "@env.sh", "@env.fish")
 
 
 class Ready:
     """A ready environment and what it depends on.
 
-    ``watched`` maps files to their stamps. ``slot_variables`` decide the slot when the user sets
-    them, ``pin`` is the pin it was computed under. ``dirs`` have to exist.
+    ``watched`` maps files to their stamps. ``guards`` are conditions on the caller's environment:
+    (ASKED, NAME) where the user asks for a slot by that variable, (DIFFERS, NAME, VALUE). ``dirs``
+    have to exist. ``use`` is ALL, EXEC where a shell's hook loads nothing because nothing is
+    configured, or NONE, with a ``message`` for people where something is wrong. ``direnv`` says
+    that direnv loads this base itself.
     """
 
     __slots__ = (
+        "direnv",
         "dirs",
-        "home",
+        "guards",
         "label",
+        "message",
         "path_prepend",
-        "pin",
         "root",
-        "slot_variables",
+        "use",
         "variables",
         "watched",
     )
@@ -48,65 +64,72 @@ class Ready:
         *,
         root: str,
         label: str,
-        home: str,
-        pin: str,
-        slot_variables: Sequence[str],
+        guards: Sequence[Condition],
         watched: Mapping[str, str],
-        dirs: Sequence[str],
-        path_prepend: Sequence[str],
+        dirs: Sequence[str] = (),
+        path_prepend: Sequence[str] = (),
         variables: Mapping[str, str | None],
+        use: str = ALL,
+        message: str = "",
+        direnv: bool = False,
     ) -> None:
         """Keep the fields as they are."""
         self.root = root
         self.label = label
-        self.home = home
-        self.pin = pin
-        self.slot_variables = tuple(slot_variables)
+        self.guards = [tuple(guard) for guard in guards]
         self.watched = dict(watched)
         self.dirs = tuple(dirs)
         self.path_prepend = tuple(path_prepend)
         self.variables = dict(variables)
+        self.use = use
+        self.message = message
+        self.direnv = direnv
 
 
-def stamp(path: str, now: int) -> str:
-    """Return what identifies a file's state at ``now`` (ns), or ABSENT.
+def stamp(path: str, now: int | None = None) -> str:
+    """Return what identifies a file's state, or ABSENT.
 
-    UNSURE, which never compares equal, where the next change might not show.
+    With ``now``, in nanoseconds, a file too young to be sure of gets a mark in front.
     """
     try:
         status = os.stat(path)
     except OSError:
         return ABSENT
+    known = f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    if now is None:
+        return known
     grain = GRAIN if status.st_mtime_ns % 1_000_000_000 else COARSE_GRAIN
-    if status.st_mtime_ns > now - grain:
-        return UNSURE
-    return _stamp(status)
+    return f"{UNSURE}{known}" if status.st_mtime_ns > now - grain else known
 
 
-def sure_stamp(path: str) -> str:
-    """Return the stamp of a file that only isoenv itself changes."""
-    try:
-        return _stamp(os.stat(path))
-    except OSError:
-        return ABSENT
+def is_fresh(ready: Ready, environ: Mapping[str, str]) -> bool:
+    """Whether the caller asks for nothing else and every input is as it was."""
+    return (
+        not any(_is_other(guard, environ) for guard in ready.guards)
+        and all(known == stamp(path) for path, known in ready.watched.items())
+        and all(map(os.path.isdir, ready.dirs))
+    )
 
 
-def _stamp(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
-
-
-def is_fresh(ready: Ready) -> bool:
-    """Whether every watched file is as it was and every directory still there."""
-    return all(
-        known != UNSURE and known == sure_stamp(path) for path, known in ready.watched.items()
-    ) and all(map(os.path.isdir, ready.dirs))
+def _is_other(guard: Condition, environ: Mapping[str, str]) -> bool:
+    value = environ.get(guard[1], "")
+    if guard[0] == DIFFERS:
+        return value != guard[2]
+    return value not in ("", environ.get("__ISOENV_SLOT"))
 
 
 def dumps(ready: Ready) -> bytes:
     """Return the content of ``@env``."""
-    fields = [FORMAT, ready.root, ready.label, ready.home, ready.pin]
+    fields = [
+        FORMAT,
+        ready.root,
+        ready.label,
+        ready.use,
+        ready.message,
+        "1" if ready.direnv else "",
+    ]
     for part in (
-        ready.slot_variables,
+        [text for guard in ready.guards for text in (*guard, "")[:3]],
         [text for pair in ready.watched.items() for text in pair],
         ready.dirs,
         ready.path_prepend,
@@ -126,25 +149,26 @@ def loads(content: bytes) -> Ready | None:
     try:
         if next(fields) != FORMAT or not content.endswith(b"\0"):
             return None
-        root, label, home, pin = next(fields), next(fields), next(fields), next(fields)
+        root, label, use, message, direnv = [next(fields) for _ in range(5)]
         parts = [[next(fields) for _ in range(int(next(fields)))] for _ in range(5)]
+        guards, watched, dirs, path_prepend, variables = parts
+        return Ready(
+            root=root,
+            label=label,
+            use=use,
+            message=message,
+            direnv=bool(direnv),
+            guards=list(zip(guards[::3], guards[1::3], guards[2::3], strict=True)),
+            watched=dict(zip(watched[::2], watched[1::2], strict=True)),
+            dirs=dirs,
+            path_prepend=path_prepend,
+            variables={
+                name: None if text == "-" else text[1:]
+                for name, text in zip(variables[::2], variables[1::2], strict=True)
+            },
+        )
     except (RuntimeError, StopIteration, ValueError):
         return None
-    slot_variables, watched, dirs, path_prepend, variables = parts
-    return Ready(
-        root=root,
-        label=label,
-        home=home,
-        pin=pin,
-        slot_variables=slot_variables,
-        watched=dict(zip(watched[::2], watched[1::2], strict=True)),
-        dirs=dirs,
-        path_prepend=path_prepend,
-        variables={
-            name: None if text == "-" else text[1:]
-            for name, text in zip(variables[::2], variables[1::2], strict=True)
-        },
-    )
 
 
 def read(directory: str) -> Ready | None:
@@ -156,41 +180,103 @@ def read(directory: str) -> Ready | None:
         return None
 
 
-def publish(state: str, base: str, ready: Ready) -> None:
-    """Write the environment of ``base``, whole or not at all."""
-    directory = paths.generated_dir(state, base)
-    paths.make_private(directory)
-    _replace(f"{directory}/@env", dumps(ready))
+def publish(directory: str, ready: Ready) -> str | None:
+    """Write a ready environment; return its generation, None where it cannot be written.
 
-
-def _replace(path: str, content: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.{time.monotonic_ns()}"
+    A full disk or a read-only state directory costs speed, not the command.
+    """
+    generation = f"{time.time_ns():x}{os.getpid():x}"
     try:
-        with open(temporary, "wb", opener=_private) as file:
-            file.write(content)
-        os.rename(temporary, path)
-    except OSError:
-        # A full disk or a read-only state directory costs speed, not the command.
-        try:
-            os.unlink(temporary)
-        except OSError:
-            return
+        paths.make_private(directory)
+        for index, (_, known) in enumerate(ready.watched.items()):
+            if known != ABSENT:
+                _refer(f"{directory}/@w{index}.{generation}", known)
+        _write(f"{directory}/@g.{generation}", b"")
+        conditions = conditions_of(ready, directory, generation)
+        for name in ("sh", "fish"):
+            content = os.fsencode(script(ready, name, conditions))
+            _replace(f"{directory}/@env.{name}", content, generation)
+        _replace(f"{directory}/@env", dumps(ready), generation)
+    except (OSError, IsoenvError):
+        _remove(directory, lambda name: name.endswith(generation))
+        return None
+    _remove(directory, lambda name: name not in PUBLISHED and not name.endswith(generation))
+    return generation
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def script(ready: Ready, shell: str, conditions: Sequence[Condition]) -> str:
+    """Return the code of a ready environment for ``sh`` (bash and zsh alike) or ``fish``."""
+    from isoenv import shells
+    from isoenv.shells.script import Script, spell
+
+    return spell(
+        Script(
+            header=FORMAT,
+            root=ready.root,
+            label=ready.label,
+            message=ready.message,
+            use=ready.use,
+            direnv=ready.direnv,
+            conditions=conditions,
+            path=ready.path_prepend,
+            variables=ready.variables,
+        ),
+        shells.named(shell),
+    )
+
+
+def conditions_of(
+    ready: Ready, directory: str | None = None, generation: str | None = None
+) -> list[Condition]:
+    """Return what makes it stale: its guards, and for a published generation its files."""
+    found: list[Condition] = []
+    if directory and generation:
+        found.append(("missing", f"{directory}/@g.{generation}"))
+        for index, (path, known) in enumerate(ready.watched.items()):
+            if known == ABSENT:
+                found.append(("exists", path))
+                continue
+            reference = f"{directory}/@w{index}.{generation}"
+            # What a missing operand does to -nt and -ot differs from shell to shell.
+            found += [
+                ("missing", path),
+                ("newer", path, reference),
+                ("older", path, reference),
+            ]
+        found += [("no-directory", path) for path in ready.dirs]
+    return found + ready.guards
+
+
+def _refer(path: str, known: str) -> None:
+    """Make a reference file with the time of a stamp; 1 ns off where the stamp is unsure."""
+    _write(path, b"")
+    time_ns = int(known.lstrip(UNSURE).split(" ")[0]) - known.startswith(UNSURE)
+    os.utime(path, ns=(time_ns, time_ns))
+
+
+def _replace(path: str, content: bytes, generation: str) -> None:
+    temporary = f"{path}.{generation}"
+    _write(temporary, content)
+    os.rename(temporary, path)
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
 
 
 def forget(state: str, base: str) -> None:
     """Drop what is ready for ``base``: the next use computes it anew."""
-    directory = paths.generated_dir(state, base)
+    _remove(paths.generated_dir(state, base), lambda _name: True)
+
+
+def _remove(directory: str, is_meant: Callable[[str], bool]) -> None:
     try:
         names = os.listdir(directory)
     except OSError:
         return
     for name in names:
-        if name.startswith("@"):
-            try:
+        # Without the sign, and in @slot.N, are the directories of other environments.
+        if name.startswith("@") and not name.startswith("@slot.") and is_meant(name):
+            with contextlib.suppress(OSError):
                 os.unlink(f"{directory}/{name}")
-            except OSError:
-                continue

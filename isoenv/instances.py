@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,17 +17,19 @@ from isoenv import (
     checkout,
     config,
     generated,
+    launch,
     leasing,
     paths,
     presets,
     resolver,
+    trust,
     userconfig,
 )
-from isoenv.errors import IsoenvError, NotFoundError
+from isoenv.errors import ConfigError, IsoenvError, NotFoundError, NotTrustedError
 from isoenv.models import Config, Instance, Lease, Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from isoenv.models import Checkout, Environment
     from isoenv.registry import Registry
@@ -70,7 +73,8 @@ class Context:
 
     ``base`` is the directory that the environment is for, None outside any checkout. ``watched``
     are the files that decided, whether they exist or not. ``configured`` says whether the place
-    itself asks for an environment: by a file or by a preset.
+    itself asks for an environment: by a file or by a preset. ``subjects`` need the user's trust.
+    ``by_program`` says that the command alone has chosen the configuration.
     """
 
     caller: Caller
@@ -80,6 +84,8 @@ class Context:
     config: Config
     watched: tuple[str, ...] = ()
     configured: bool = False
+    subjects: tuple[trust.Subject, ...] = ()
+    by_program: bool = False
 
     @property
     def claim(self) -> leasing.Claim:
@@ -93,8 +99,8 @@ class Selected:
     """An instance that a command is about.
 
     ``lease`` is None for a number that nobody holds and that the command does not lease.
-    ``pinned`` says that it was named by number or name, ``own`` that it is the lease of the
-    checkout in which the command was started, found by directory alone.
+    ``pinned`` says that it was named by number or name, ``own`` that the directory alone decided,
+    with its files and its lease.
     """
 
     context: Context
@@ -112,23 +118,54 @@ def context(caller: Caller) -> Context:
     if place is None:
         return _outside(caller, user)
     found, base = place.checkout, place.base
-    files = (f"{base}/{paths.CONFIG_NAME}", f"{base}/{paths.LOCAL_CONFIG_NAME}")
-    layers = [layer for file in files if (layer := _layer(file))]
+    layers = [layer for file in _config_files(base) if (layer := _layer(file))]
+    subjects = tuple(
+        trust.Subject(os.path.relpath(layer.path, found.root), os.fsencode(layer.text))
+        for layer in layers
+    )
     inferred = Project(_path_key(found, base), checkout.project_name(found, base))
     preset = user.preset_for(inferred.name, found.root)
     if preset is None and _is_skypilot(found.root):
         preset = "sky"
     configured = bool(layers or preset)
-    if not configured and caller.program == "sky":
-        preset = "sky"
-    if preset and not layers:
-        layers = [_preset_layer(preset)]
+    by_program = not configured and caller.program == "sky"
+    if not layers and (preset or by_program):
+        layers = [_preset_layer(preset or "sky")]
     settings = config.parse(layers, presets.text)
     project = Project(settings.project, settings.project) if settings.project else inferred
-    watched: tuple[str, ...] = (*files, user_file, f"{base}/.env", found.token_file)
+    watched = tuple(watched_files(caller, place))
+    return Context(
+        caller, found, base, project, settings, watched, configured, subjects, by_program
+    )
+
+
+def _config_files(base: str) -> tuple[str, str]:
+    return f"{base}/{paths.CONFIG_NAME}", f"{base}/{paths.LOCAL_CONFIG_NAME}"
+
+
+def watched_files(caller: Caller, place: checkout.Place) -> list[str]:
+    """Return the files that decide about a place, whether they exist or not."""
+    found, base = place.checkout, place.base
+    files = [*_config_files(base), paths.user_config_file(caller.environ)]
+    files += [f"{base}/.env", f"{base}/.envrc", found.token_file]
     if found.git_dir and found.git_dir != f"{found.root}/.git":
-        watched = (*watched, f"{found.root}/.git")
-    return Context(caller, found, base, project, settings, watched, configured)
+        files.append(f"{found.root}/.git")
+    return files
+
+
+def require_trust(here: Context) -> None:
+    """Raise NotTrustedError unless the user has allowed the files that configure a place."""
+    for subject in here.subjects:
+        assert here.checkout is not None  # noqa: S101  # only a checkout has subjects
+        state = here.caller.state
+        if trust.is_allowed(state, here.checkout, subject):
+            continue
+        file = f"{here.checkout.root}/{subject.name}"
+        if trust.is_denied(state, here.checkout, subject):
+            raise NotTrustedError(f"{file} is denied: `isoenv allow` takes that back")
+        if trust.last_allowed(state, here.checkout, subject.name) is not None:
+            raise NotTrustedError(f"{file} has changed: `isoenv allow` shows how, and allows it")
+        raise NotTrustedError(f"{file} is not allowed yet: read it, then `isoenv allow`")
 
 
 def _outside(caller: Caller, user: userconfig.UserConfig) -> Context:
@@ -149,12 +186,16 @@ def _is_skypilot(root: str) -> bool:
 
 def _layer(path: str) -> config.Layer | None:
     try:
-        with open(path, "rb") as file:
+        # Not to wait for a writer, should it be a FIFO.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigError(f"{path} is no file: `isoenv init` writes one")
             raw = file.read(config.LIMIT + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise IsoenvError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     return config.decode(path, raw)
 
 
@@ -180,18 +221,19 @@ def select(
     if (pinned := _pinned_slot(here)) is not None:
         return replace(_numbered(here, registry, pinned, lease=lease), pinned=True)
     held = leasing.find(registry, here.claim) if here.checkout else None
-    asked = _asked_slot(here)
+    asked, in_shell = _asked_slot(here) or (None, False)
     if asked is not None and not (held and held.slot == asked):
         taken = registry.with_slot(here.project, asked)
         if held or taken or here.checkout is None:
-            return _numbered(here, registry, asked, lease=lease)
+            found = _numbered(here, registry, asked, lease=lease)
+            return replace(found, own=not in_shell and found.context is here)
     if here.checkout is None:
         raise NotFoundError(
             f"{caller.directory} is in no checkout: "
             "name an instance by number, such as `isoenv show 1`"
         )
     held = leasing.hold(registry, here.claim, asked)
-    return Selected(here, held.slot, held, own=asked is None)
+    return Selected(here, held.slot, held, own=not in_shell)
 
 
 def _elsewhere(caller: Caller, registry: Registry, name: str) -> Context:
@@ -221,22 +263,24 @@ def _pinned_slot(here: Context) -> int | None:
     return int(slot) if key == here.project.key and slot.isdigit() else None
 
 
-def _asked_slot(here: Context) -> int | None:
-    """Return the slot that a variable of the user's own asks for, in the shell or in .env."""
-    names = [SLOT_VARIABLE]
-    if here.config.numbering.variable:
-        names.append(here.config.numbering.variable)
-    ours = here.caller.environ.get(OWN_SLOT)
+def _asked_slot(here: Context) -> tuple[int, bool] | None:
+    """Return the slot that a variable of the user's own asks for, and whether in the shell.
+
+    The user's own is what is there without what isoenv has set. Where nothing was recorded, as
+    under direnv, isoenv's own slot is known from the variable beside it.
+    """
+    names = slot_variables(here.config)
+    own = launch.clean(here.caller.environ)
     for name in names:
-        value = here.caller.environ.get(name)
-        if value and value != ours:
-            return _slot_value(name, value, "the environment")
+        value = own.get(name)
+        if value and value != own.get(OWN_SLOT):
+            return _slot_value(name, value, "the environment"), True
     if here.base:
         file = f"{here.base}/.env"
         found = _dotenv(file, names)
         for name in names:
             if name in found:
-                return _slot_value(name, found[name], file)
+                return _slot_value(name, found[name], file), False
     return None
 
 
@@ -333,20 +377,74 @@ def environment(selected: Selected, registry: Registry) -> Environment:
 def ready(selected: Selected, computed: Environment) -> generated.Ready:
     """Return what a warm call needs to serve the environment again without computing it."""
     here, found = selected.context, computed.instance
-    now = time.time_ns()
-    own = (here.checkout.token_file,) if here.checkout else ()
-    variable = here.config.numbering.variable
+    notice = paths.notice_file(here.caller.state, found.project.key, found.slot)
     return generated.Ready(
         root=found.root,
         label=f"{found.project.name}/{found.slot} {found.name}",
-        home=here.caller.home,
-        pin=here.caller.environ.get(PIN, ""),
-        slot_variables=[SLOT_VARIABLE, *([variable] if variable else [])],
-        watched={
-            path: generated.sure_stamp(path) if path in own else generated.stamp(path, now)
-            for path in here.watched
-        },
+        guards=_guards(selected),
+        watched=stamps(here.checkout, [*_deciding_files(here), notice]),
         dirs=list(computed.dirs.values()),
         path_prepend=computed.path_prepend,
         variables=computed.variables and {**computed.variables, OWN_SLOT: str(found.slot)},
+        use=generated.ALL if here.configured else generated.EXEC,
     )
+
+
+def nothing(caller: Caller, base: str, here: Context | None, message: str = "") -> generated.Ready:
+    """Return that there is nothing to load in ``base``, and on what that hangs.
+
+    ``here`` is None where its files are too wrong to make a context.
+    """
+    found = here.checkout if here else None
+    if here:
+        files = _deciding_files(here)
+    else:
+        files = [*_config_files(base), paths.user_config_file(caller.environ), f"{base}/.git"]
+    return generated.Ready(
+        root=base,
+        label="",
+        guards=[(generated.DIFFERS, "HOME", caller.environ.get("HOME", ""))],
+        watched=stamps(found, files),
+        variables={},
+        use=generated.NONE,
+        message=message,
+    )
+
+
+def _deciding_files(here: Context) -> list[str]:
+    """Return the watched files of a place, with those of its trust."""
+    if here.checkout is None:
+        return list(here.watched)
+    return [
+        *here.watched,
+        *(trust.witness(here.caller.state, here.checkout, subject) for subject in here.subjects),
+    ]
+
+
+def stamps(found: Checkout | None, files: Iterable[str]) -> dict[str, str]:
+    """Return the state of the files that decide about a place."""
+    now = time.time_ns()
+    # Of its own files isoenv is sure, however young they are.
+    own = found.token_file if found else None
+    return {path: generated.stamp(path, None if path == own else now) for path in files}
+
+
+def _guards(selected: Selected) -> list[tuple[str, ...]]:
+    """Return on what in the caller's environment the selection hangs."""
+    here = selected.context
+    guards: list[tuple[str, ...]] = [
+        (generated.DIFFERS, "HOME", here.caller.environ.get("HOME", "")),
+        (generated.DIFFERS, PIN, here.caller.environ.get(PIN, "")),
+    ]
+    names = slot_variables(here.config)
+    if selected.own:
+        return guards + [(generated.ASKED, name) for name in names]
+    if selected.pinned:
+        return guards
+    return guards + [(generated.DIFFERS, name, str(selected.slot)) for name in names]
+
+
+def slot_variables(settings: Config) -> list[str]:
+    """Return the variables by which a user may ask for a slot."""
+    own = settings.numbering.variable
+    return [SLOT_VARIABLE, own] if own else [SLOT_VARIABLE]

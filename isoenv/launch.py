@@ -42,19 +42,13 @@ def warm(environ: Mapping[str, str]) -> generated.Ready | None:
     if base is None:
         return None
     ready = generated.read(paths.generated_dir(paths.state_dir(environ), base))
-    if ready is None or not _is_for(ready, environ) or not generated.is_fresh(ready):
+    if (
+        ready is None
+        or ready.use == generated.NONE
+        or not generated.is_fresh(ready, clean(environ))
+    ):
         return None
     return ready
-
-
-def _is_for(ready: generated.Ready, environ: Mapping[str, str]) -> bool:
-    """Whether nothing in the caller's environment asks for another instance."""
-    ours = environ.get("__ISOENV_SLOT")
-    return (
-        ready.home == paths.home(environ)
-        and ready.pin == environ.get("__ISOENV_PIN", "")
-        and all(environ.get(name) in (None, "", ours) for name in ready.slot_variables)
-    )
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:

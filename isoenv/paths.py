@@ -75,16 +75,34 @@ def generated_dir(state: str, base: str) -> str:
 
 def instance_dir(state: str, project_key: str, project_name: str, slot: int) -> str:
     """Return an instance's own directory, for projects that do not name one."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in project_name)
+    return f"{state}/instances/{safe[:48].lstrip('.') or 'project'}-{_tag(project_key)}/{slot}"
+
+
+def notice_file(state: str, project_key: str, slot: int) -> str:
+    """Return the file that is touched when the registry's word on an instance changes."""
+    return f"{state}/notices/{_tag(project_key)}.{slot}"
+
+
+def _tag(project_key: str) -> str:
     from hashlib import sha256
 
-    tag = sha256(os.fsencode(project_key)).hexdigest()[:8]
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in project_name)
-    return f"{state}/instances/{safe[:48].lstrip('.') or 'project'}-{tag}/{slot}"
+    return sha256(os.fsencode(project_key)).hexdigest()[:8]
 
 
 def user_config_file(environ: Mapping[str, str]) -> str:
     """Return the user's own configuration file."""
     return f"{config_dir(environ)}/config.toml"
+
+
+def touch(path: str) -> None:
+    """Give a file the present time, and make it where it is missing."""
+    make_private(os.path.dirname(path))
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.utime(path)
+    except OSError as error:
+        raise IsoenvError(f"cannot touch {path}: {error.strerror}") from None
 
 
 def make_private(directory: str) -> None:

@@ -93,12 +93,10 @@ def holders(ports: Collection[int] | None = None) -> dict[int, list[Holder]]:
     listened = {each.port for each in connections if each.listens}
     found: dict[int, dict[int | None, Holder]] = {}
     for each in connections:
-        wanted = each.listens or (ports is not None and each.port not in listened)
-        if not wanted or each.pid in found.get(each.port, ()):
-            continue
-        holder = _holder(each)
-        if holder is not None:
-            found.setdefault(each.port, {})[each.pid] = holder
+        if each.listens or (ports is not None and each.port not in listened):
+            holder = _holder(each)
+            if holder is not None:
+                found.setdefault(each.port, {})[each.pid] = holder
     return {port: list(by_pid.values()) for port, by_pid in found.items()}
 
 
@@ -189,7 +187,7 @@ def _parse(line: str) -> _Socket:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - paths are str in isoenv
+        with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError:
         return None

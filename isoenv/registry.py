@@ -16,69 +16,16 @@ from typing import TYPE_CHECKING
 from isoenv import flock, paths
 from isoenv.errors import RegistryError
 from isoenv.models import Lease, Project
+from isoenv.registry_schema import TABLES, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any, Self
 
     from isoenv.models import Checkout
 
-SCHEMA_VERSION = 1
 # Seconds that a writer waits for the others before it gives up.
 PATIENCE = 30.0
-
-_SCHEMA = """
-CREATE TABLE project (
-  id INTEGER PRIMARY KEY,
-  key BLOB NOT NULL UNIQUE,
-  name TEXT NOT NULL
-);
-CREATE TABLE lease (
-  id INTEGER PRIMARY KEY,
-  project_id INTEGER NOT NULL REFERENCES project,
-  slot INTEGER NOT NULL,
-  name TEXT NOT NULL,
-  token TEXT,
-  root BLOB,
-  git_dir BLOB,
-  device INTEGER,
-  inode INTEGER,
-  created_at REAL NOT NULL,
-  UNIQUE (project_id, slot),
-  UNIQUE (project_id, name)
-);
-CREATE UNIQUE INDEX lease_token ON lease (token, project_id) WHERE token IS NOT NULL;
--- `shared`: nobody could be moved out of the way (the bases of slot 0, a number asked for).
-CREATE TABLE reservation (
-  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
-  name TEXT NOT NULL,
-  port INTEGER NOT NULL,
-  shared INTEGER NOT NULL,
-  PRIMARY KEY (lease_id, name)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX reservation_port ON reservation (port) WHERE NOT shared;
-CREATE INDEX reservation_every_port ON reservation (port);
-CREATE TABLE block (
-  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
-  number INTEGER NOT NULL,
-  start INTEGER NOT NULL UNIQUE,
-  PRIMARY KEY (lease_id, number)
-) WITHOUT ROWID;
--- Where in an instance's blocks a service has its port. Only ever added to, so that a service
--- added later moves no other.
-CREATE TABLE position (
-  project_id INTEGER NOT NULL REFERENCES project,
-  name TEXT NOT NULL,
-  position INTEGER NOT NULL,
-  PRIMARY KEY (project_id, name),
-  UNIQUE (project_id, position)
-) WITHOUT ROWID;
-CREATE TABLE flag (
-  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
-  name TEXT NOT NULL,
-  value INTEGER NOT NULL,
-  PRIMARY KEY (lease_id, name)
-) WITHOUT ROWID;
-"""
 
 _LEASE = """
 SELECT lease.id, project.key, project.name, slot, lease.name, token, root, git_dir, device,
@@ -93,7 +40,10 @@ class Registry:
     def __init__(self, state: str) -> None:
         """Open the registry in the state directory, and make both where they are missing."""
         paths.make_private(state)
+        self.state = state
         self.file = paths.registry_file(state)
+        # The instances that a transaction has changed, by project key and slot.
+        self._changed: set[tuple[str, int]] = set()
         try:
             # Transactions are begun by hand: the module's own would begin deferred ones, which
             # fail at once when two of them want to write.
@@ -104,13 +54,13 @@ class Registry:
                 self._create()
         except sqlite3.Error as error:
             raise self._unusable(error) from None
-        if (version := self._version()) > SCHEMA_VERSION:
+        if (version := self._version()) > VERSION:
             raise RegistryError(
-                f"{self.file} has schema {version}, this isoenv reads up to {SCHEMA_VERSION}: "
+                f"{self.file} has schema {version}, this isoenv reads up to {VERSION}: "
                 "`pip install --upgrade isoenv`"
             )
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         """Return the registry itself."""
         return self
 
@@ -128,7 +78,7 @@ class Registry:
             if self._version() == 0:
                 self.connection.execute("PRAGMA journal_mode = WAL")
                 self.connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
 
     def _unusable(self, error: Exception) -> RegistryError:
@@ -156,36 +106,49 @@ class Registry:
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
+                    self.connection.execute("COMMIT")
                 except BaseException:
-                    self.connection.execute("ROLLBACK")
+                    self._changed.clear()
+                    # A full disk makes SQLite roll back by itself.
+                    if self.connection.in_transaction:
+                        self.connection.execute("ROLLBACK")
                     raise
-                self.connection.execute("COMMIT")
             except sqlite3.Error as error:
                 raise self._unusable(error) from None
+        # After the commit: who is woken earlier reads what was before.
+        while self._changed:
+            paths.touch(paths.notice_file(self.state, *self._changed.pop()))
 
     # -- reading ---------------------------------------------------------------------------
 
-    def _leases(self, where: str, *values: object) -> list[Lease]:
+    def _rows(self, sql: str, *values: object) -> list[Any]:
         try:
-            rows = self.connection.execute(f"{_LEASE} {where}", values).fetchall()
-            return [self._lease(row) for row in rows]
+            return self.connection.execute(sql, values).fetchall()
+        except (OverflowError, UnicodeEncodeError):
+            # A number too large or a name that is no Unicode: SQLite can hold it in no row.
+            return []
         except sqlite3.Error as error:
             raise self._unusable(error) from None
 
-    def _lease(self, row: tuple[object, ...]) -> Lease:
-        lease_id, key, name, slot, lease_name, token, root, git_dir, *identity = row
-        ports = self.connection.execute(
-            "SELECT name, port FROM reservation WHERE lease_id = ? ORDER BY name", (lease_id,)
-        ).fetchall()
+    def _leases(self, where: str, *values: object) -> list[Lease]:
+        return [self._lease(*row) for row in self._rows(f"{_LEASE} {where}", *values)]
+
+    def _lease(self, lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
+        key, project, slot, name, token, root, git_dir, device, inode, created_at = row
+        ports = self._rows(
+            "SELECT name, port FROM reservation WHERE lease_id = ? ORDER BY name", lease_id
+        )
         return Lease(
-            lease_id,  # type: ignore[arg-type]  # a row's columns are those of _LEASE
-            Project(os.fsdecode(key), name),  # type: ignore[arg-type]  # likewise
-            slot,  # type: ignore[arg-type]  # likewise
-            lease_name,  # type: ignore[arg-type]  # likewise
-            token,  # type: ignore[arg-type]  # likewise
-            os.fsdecode(root) if root else None,  # type: ignore[arg-type]  # likewise
-            os.fsdecode(git_dir) if git_dir else None,  # type: ignore[arg-type]  # likewise
-            *identity,  # type: ignore[arg-type]  # likewise
+            lease_id,
+            Project(os.fsdecode(key), project),
+            slot,
+            name,
+            token,
+            None if root is None else os.fsdecode(root),
+            None if git_dir is None else os.fsdecode(git_dir),
+            None if device is None else int(device),
+            None if inode is None else int(inode),
+            created_at,
             dict(ports),
         )
 
@@ -213,57 +176,54 @@ class Registry:
 
     def projects(self, name: str) -> list[Project]:
         """Return the projects that hold leases and have this name, or this key."""
-        rows = self.connection.execute(
+        rows = self._rows(
             "SELECT DISTINCT project.key, project.name FROM project"
             " JOIN lease ON project_id = project.id WHERE project.name = ? OR project.key = ?",
-            (name, os.fsencode(name)),
+            name,
+            os.fsencode(name),
         )
         return [Project(os.fsdecode(key), found) for key, found in rows]
 
     def slots(self, project: Project) -> dict[int, str]:
         """Return the slots that a project's instances hold, with their names."""
-        rows = self.connection.execute(
+        rows = self._rows(
             "SELECT slot, lease.name FROM lease JOIN project ON project.id = project_id"
             " WHERE project.key = ?",
-            (os.fsencode(project.key),),
+            os.fsencode(project.key),
         )
-        return dict(rows.fetchall())
+        return dict(rows)
 
     def reserved_by(self, port: int, *, other_than: int | None = None) -> str | None:
         """Return which instance has reserved a port, as ``project:slot``."""
-        row = self.connection.execute(
+        rows = self._rows(
             "SELECT project.name, slot FROM reservation"
             " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
             " WHERE port = ?1 AND lease_id IS NOT ?2 UNION ALL"
             " SELECT project.name, slot FROM block"
             " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
             " WHERE start = ?1 - ?1 % 10 AND lease_id IS NOT ?2 LIMIT 1",
-            (port, other_than),
-        ).fetchone()
-        return f"{row[0]}:{row[1]}" if row else None
+            port,
+            other_than,
+        )
+        return f"{rows[0][0]}:{rows[0][1]}" if rows else None
 
     def flags(self, lease: Lease) -> dict[str, bool]:
         """Return the flags that were turned on or off in one instance."""
-        rows = self.connection.execute(
-            "SELECT name, value FROM flag WHERE lease_id = ?", (lease.id,)
-        )
+        rows = self._rows("SELECT name, value FROM flag WHERE lease_id = ?", lease.id)
         return {name: bool(value) for name, value in rows}
 
     def positions(self, project: Project) -> dict[str, int]:
         """Return where in a block each of a project's services has its port."""
-        rows = self.connection.execute(
+        rows = self._rows(
             "SELECT position.name, position FROM position JOIN project ON project.id = project_id"
             " WHERE project.key = ?",
-            (os.fsencode(project.key),),
+            os.fsencode(project.key),
         )
-        return dict(rows.fetchall())
+        return dict(rows)
 
     def blocks(self, lease: Lease) -> dict[int, int]:
         """Return the starts of an instance's blocks by their number."""
-        rows = self.connection.execute(
-            "SELECT number, start FROM block WHERE lease_id = ?", (lease.id,)
-        )
-        return dict(rows.fetchall())
+        return dict(self._rows("SELECT number, start FROM block WHERE lease_id = ?", lease.id))
 
     # -- writing, inside a transaction -------------------------------------------------------
 
@@ -292,25 +252,48 @@ class Registry:
                 token,
                 os.fsencode(base),
                 os.fsencode(checkout.git_dir or checkout.root),
-                identity.st_dev,
-                identity.st_ino,
+                str(identity.st_dev),
+                str(identity.st_ino),
                 lease.id,
             ),
         )
 
     def move_project(self, old: Project, new: Project) -> None:
-        """Let a project that is known by its path be known by its new one."""
+        """Let a project that is known by its path be known by its new one.
+
+        A project that was there before gets the old one: the two may have changed places.
+        """
+        update = "UPDATE project SET key = ?, name = ? WHERE key = ?"
+        old_key, new_key, nowhere = os.fsencode(old.key), os.fsencode(new.key), b""
+        self.connection.execute(update, (nowhere, old.name, new_key))
+        self.connection.execute(update, (new_key, new.name, old_key))
+        self.connection.execute(update, (old_key, old.name, nowhere))
+
+    def disown(self, git_dir: str, token: str | None) -> None:
+        """Record that who held leases in this directory is gone, unless its token is this one.
+
+        Its inode proves nothing: file systems give it to the next directory that is made.
+        """
         self.connection.execute(
-            "UPDATE project SET key = ?, name = ? WHERE key = ?",
-            (os.fsencode(new.key), new.name, os.fsencode(old.key)),
+            "UPDATE lease SET inode = NULL WHERE git_dir = ? AND token IS NOT ?",
+            (os.fsencode(git_dir), token),
         )
+
+    def move(self, lease: Lease, slot: int) -> None:
+        """Give an instance another slot; the ports of the former one are free."""
+        self._changed.add((lease.project.key, lease.slot))
+        self.connection.execute("UPDATE lease SET slot = ? WHERE id = ?", (slot, lease.id))
+        self.connection.execute("DELETE FROM reservation WHERE lease_id = ?", (lease.id,))
+        self.connection.execute("DELETE FROM block WHERE lease_id = ?", (lease.id,))
 
     def rename(self, lease: Lease, name: str) -> None:
         """Give an instance another name."""
+        self._changed.add((lease.project.key, lease.slot))
         self.connection.execute("UPDATE lease SET name = ? WHERE id = ?", (name, lease.id))
 
     def delete(self, lease: Lease) -> None:
         """Give a slot, its reservations and its flags back."""
+        self._changed.add((lease.project.key, lease.slot))
         self.connection.execute("DELETE FROM lease WHERE id = ?", (lease.id,))
 
     def reserve(self, lease: Lease, ports: Mapping[str, tuple[int, bool]]) -> None:
@@ -334,6 +317,7 @@ class Registry:
 
     def set_flag(self, lease: Lease, name: str, *, value: bool) -> None:
         """Turn a flag on or off in one instance."""
+        self._changed.add((lease.project.key, lease.slot))
         self.connection.execute(
             "INSERT INTO flag VALUES (?, ?, ?)"
             " ON CONFLICT (lease_id, name) DO UPDATE SET value = excluded.value",

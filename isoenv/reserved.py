@@ -20,7 +20,7 @@ _GROUPS = {
     "is a list in zsh": """
         WATCH aliases argv commands dirstack dis_aliases dis_functions dis_galiases
         dis_saliases epochtime fignore functions galiases mapfile nameddirs options
-        pipestatus psvar saliases signals watch
+        pipestatus psvar saliases signals watch zle_bracketed_paste
     """,
     "is a list of functions that a shell calls": """
         PROMPT_COMMAND chpwd_functions periodic_functions precmd_functions preexec_functions
@@ -32,7 +32,7 @@ _GROUPS = {
     """,
     "is set by bash itself": """
         BASHPID BASH_ALIASES BASH_ARGC BASH_ARGV BASH_CMDS BASH_COMMAND BASH_LINENO
-        BASH_SOURCE BASH_SUBSHELL DIRSTACK FUNCNAME GROUPS SRANDOM
+        BASH_SOURCE BASH_SUBSHELL DIRSTACK FUNCNAME GROUPS PIPESTATUS SRANDOM
     """,
     "is set by zsh itself": "USERNAME",
     "is set by fish itself": "umask",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoenv import names, reserved
 from isoenv.models import Config, Flag, Numbering, Port, Service
-from isoenv.tables import NAME, did_you_mean, spell, spell_or
+from isoenv.tables import NAME, did_you_mean, dotted, quote, spell, spell_or
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,12 +72,12 @@ class _Variables:
             table.report(key, f"no variable name: {spell(name)}: expected `{_VARIABLE.pattern}`")
             return
         owner = self.owners.get(name)
-        twice = f"is already set by `{owner}`: set it once" if owner else None
+        twice = f"is already set by {quote(owner)}: set it once" if owner else None
         if objection := reserved.objection(name) or twice:
             table.report(key, objection if key == name else f"{name} {objection}")
         else:
             place = table.path if table.path[0] == "ports" else (*table.path, key)
-            self.owners[name] = ".".join(place)
+            self.owners[name] = dotted(place)
 
 
 def _project(root: Table) -> str | None:
@@ -86,7 +86,9 @@ def _project(root: Table) -> str | None:
         return None
     plain = name.isprintable() and name == name.strip() and not set(name) & {":", "/"}
     if not plain or name.isdecimal() or len(name) > PROJECT_LENGTH:
-        expected = f"at most {PROJECT_LENGTH} printable characters without `:` and `/`, no number"
+        expected = (
+            f"at most {PROJECT_LENGTH} printable characters without `:` and `/`, and no number"
+        )
         root.report("project", f"expected {expected}, got {spell(name)}")
     return name
 
@@ -132,7 +134,7 @@ def _ports(table: Table, variables: _Variables) -> dict[str, Port]:
             port.report("base", "`base` is missing: the port of slot 0")
         if base and names_by_base.setdefault(base, name) != name:
             other = names_by_base[base]
-            port.report("base", f"port {base} is already `{other}`: give each port its own")
+            port.report("base", f"port {base} is already {quote(other)}: give each port its own")
         ports[name] = Port(name, base, _port_variable(port, name, variables))
     return ports
 
@@ -178,10 +180,10 @@ def _env(table: Table, variables: _Variables, fields: Fields) -> dict[str, str |
     for name, value in table.entries.items():
         if value is False:
             env[name] = False
-            fields[f"env.{name}"] = f"is unset by `{name} = false`"
+            fields[f"env.{name}"] = f"is unset by {quote(f'{name} = false')}"
             continue
         fields[f"env.{name}"] = "is this variable itself: use an earlier one"
-        text = table.check_text(name, value, "a string or false", empty=True)
+        text = table.check_text(name, value, "a string in quotes or false", empty=True)
         env[name] = text = text or ""
         table.check_template(name, text, fields)
         fields[f"env.{name}"] = None
@@ -225,10 +227,10 @@ def _services(table: Table, fields: Fields) -> dict[str, Service]:
         for other in service.requires:
             if other not in services:
                 hint = did_you_mean(other, services) or f"expected {spell_or(services)}"
-                table.table(name).report("requires", f"no service {spell(other)}: {hint}")
+                table.table(name).report("requires", f"no service {quote(other)}: {hint}")
         graph[name] = [other for other in service.requires if other in services]
     if circle := _circle(graph):
-        text = " requires ".join(circle)
+        text = " requires ".join(dotted([name]) for name in circle)
         table.table(circle[0]).report("requires", f"goes round in a circle: {text}")
     return services
 
@@ -259,9 +261,9 @@ def _service(services: Table, name: str, fields: Fields) -> Service:
 def _command(table: Table, key: str, fields: Fields) -> str | tuple[str, ...] | None:
     value = table.entries.get(key)
     if isinstance(value, list):
-        words = table.texts(key)
-        if not value:
-            table.report(key, "expected a command, got an empty list")
+        words = table.texts(key, empty=True)
+        if not (words and words[0]):
+            table.report(key, "expected a command, got an empty one")
         for word in words:
             table.check_template(key, word, fields)
         return words

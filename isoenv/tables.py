@@ -15,6 +15,7 @@ Option = TypeVar("Option")
 # The fields that a template may use at its place: None, or why one cannot be used there.
 Fields = dict[str, str | None]
 
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # How much of a value a message shows: characters, items, and what is too large a number.
 SHOWN, ITEMS, ENORMOUS = 60, 3, 10**18
@@ -64,9 +65,7 @@ class Table:
     ) -> str | None:
         """Return ``value`` if it is a string that the system can hold."""
         if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and abs(value) < ENORMOUS
-            remedy = f': `"{spell(value)}"`' if number else ""
-            self.report(key, f"expected {expected}, got {spell(value)}{remedy}")
+            self.report(key, f"expected {expected}, got {spell(value)}")
         elif "\0" in value:
             self.report(key, f"NUL in {spell(value)}: no variable and no path can hold it")
         elif not value and not empty:
@@ -75,13 +74,14 @@ class Table:
             return value
         return None
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of strings."""
+    def texts(self, key: str, *, empty: bool = False) -> tuple[str, ...]:
+        """Return a list of strings; ``empty`` allows empty ones."""
         value = self.entries.get(key, [])
         if not isinstance(value, list):
             self.report(key, f"expected a list of strings, got {spell(value)}")
             return ()
-        checked = (self.check_text(key, item, "a list of strings") for item in value)
+        expected = "a list of strings"
+        checked = (self.check_text(key, item, expected, empty=empty) for item in value)
         return tuple(item for item in checked if item is not None)
 
     def integer(self, key: str, low: int, high: int | None, default: int) -> int:
@@ -114,7 +114,7 @@ class Table:
     def check_name(self, key: str) -> None:
         """Report a key that cannot be typed as one plain word."""
         if not NAME.fullmatch(key):
-            self.report(key, f"expected a name such as `{NAME.pattern}`")
+            self.report(key, f"expected a name that matches `{NAME.pattern}`")
 
     def check_inside(self, key: str, path: str) -> None:
         """Report a path that leads out of the checkout, or to the checkout itself."""
@@ -126,7 +126,7 @@ class Table:
     def check_path(self, key: str, text: str, fields: Fields) -> None:
         """Report what is wrong with the template of a path."""
         if text == "~" or text.startswith("~/"):
-            self.report(key, f"`~` is not expanded: `{{home}}{text[1:]}`")
+            self.report(key, f"`~` is not expanded: {quote(f'{{home}}{text[1:]}')}")
         self.check_template(key, text, fields)
 
     def check_template(self, key: str, text: str, fields: Fields) -> None:
@@ -138,10 +138,10 @@ class Table:
             return
         for field in used:
             if field not in fields:
-                word = spell(f"{{{field}}}")
-                self.report(key, f"no field {word} here: {_field_hint(field, fields)}")
+                hint = _field_hint(field, fields)
+                self.report(key, f"no field {quote(f'{{{field}}}')} here: {hint}")
             elif reason := fields[field]:
-                self.report(key, f"`{{{field}}}` {reason}")
+                self.report(key, f"{quote(f'{{{field}}}')} {reason}")
 
 
 def spell(value: object) -> str:
@@ -163,23 +163,41 @@ def spell(value: object) -> str:
     return str(value)
 
 
+def quote(word: str) -> str:
+    """Put a word in backticks, if it reads well there."""
+    return f"`{word}`" if word.isprintable() and len(word) <= SHOWN else spell(word)
+
+
+def dotted(path: Iterable[str]) -> str:
+    """Spell a key path as TOML does, each key cut to a readable length."""
+    return ".".join(
+        key if BARE.fullmatch(key) and len(key) <= SHOWN else spell(key) for key in path
+    )
+
+
 def spell_or(words: Iterable[str]) -> str:
     """Spell a choice of words: ```a`, `b` or `c```."""
-    *most, last = (f"`{word}`" for word in words)
+    *most, last = map(quote, words)
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Ask for the option that is most like a word, if one is."""
+    close = nearest(word, options)
+    return "" if close is None else f"did you mean {quote(close)}?"
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option that is most like a word, if one is."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(options), 1)
-    return f"did you mean `{close[0]}`?" if close else ""
+    return next(iter(difflib.get_close_matches(word, list(options), 1)), None)
 
 
 def _field_hint(field: str, fields: Fields) -> str:
     usable = [name for name, reason in fields.items() if reason is None]
-    if hint := did_you_mean(f"{{{field}}}", [f"{{{name}}}" for name in usable]):
-        return hint
+    close = nearest(field, usable)
+    if close is not None:
+        return f"did you mean {quote(f'{{{close}}}')}?"
     kinds = dict.fromkeys(re.sub(r"\..*", ".NAME", name) for name in usable)
     return f"expected {spell_or(f'{{{kind}}}' for kind in kinds)}, and `{{{{` for a plain brace"

@@ -110,12 +110,10 @@ def test_last_slot_is_the_last_whose_ports_exist() -> None:
 def test_unwise_ports_are_the_blocked_ones_and_those_of_skypilot() -> None:
     blocked = {int(port) for port in BAD_PORTS.split()}
     assert blocked | {46580, 46590, 50011} == allocator.UNWISE
-    assert {allocator.unwise(port) for port in blocked} == {"is blocked by browsers"}
-    assert allocator.unwise(46580) == "belongs to the user's SkyPilot API server"
-    assert allocator.unwise(46590) == "belongs to SkyPilot's skylet"
-    assert (
-        allocator.unwise(50011) == "belongs to the request queue of the user's SkyPilot API server"
-    )
+    assert {allocator.unwise(port) for port in blocked} == {"blocked by browsers"}
+    assert allocator.unwise(46580) == "kept for the user's SkyPilot API server"
+    assert allocator.unwise(46590) == "kept for SkyPilot's skylet"
+    assert allocator.unwise(50011) == "kept for the request queue of the user's SkyPilot API server"
     assert allocator.unwise(46581) is None
 
 
@@ -139,7 +137,7 @@ def test_orient_has_room_for_55_slots() -> None:
 
 
 def test_a_skipped_slot_is_recorded_with_its_first_conflict() -> None:
-    held = {1080: "is held by python3 (pid 4711)", 5097: "is held by node (pid 5)"}
+    held = {1080: "held by python3 (pid 4711)", 5097: "held by node (pid 5)"}
     choice = allocator.choose(
         [1, 2, 3],
         {2},
@@ -147,7 +145,7 @@ def test_a_skipped_slot_is_recorded_with_its_first_conflict() -> None:
         held.get,
     )
     assert choice.slot == 3
-    assert choice.skipped == (Skip(1, "nginx", 1080, "is held by python3 (pid 4711)"),)
+    assert choice.skipped == (Skip(1, "nginx", 1080, "held by python3 (pid 4711)"),)
     assert allocator.explain(choice.skipped) == [
         "slot 1 skipped: port 1080 (nginx) is held by python3 (pid 4711)"
     ]
@@ -162,7 +160,7 @@ def test_the_skylet_of_a_cluster_costs_the_tenth_sky_slot() -> None:
     )
     assert choice.slot == 11
     assert allocator.explain(choice.skipped) == [
-        "slot 10 skipped: port 46590 (api) belongs to SkyPilot's skylet"
+        "slot 10 skipped: port 46590 (api) is kept for SkyPilot's skylet"
     ]
 
 
@@ -216,7 +214,7 @@ def test_no_slot_left_says_what_became_of_all_of_them(
     candidates: list[int], taken: set[int], message: str
 ) -> None:
     with pytest.raises(IsoenvError) as failure:
-        allocator.choose(candidates, taken, lambda slot: {"web": 200 + slot}, lambda _: "is in use")
+        allocator.choose(candidates, taken, lambda slot: {"web": 200 + slot}, lambda _: "in use")
     assert str(failure.value) == message
 
 
@@ -237,7 +235,7 @@ def test_the_default_range_has_1276_blocks_from_a_pinned_one_on() -> None:
 
 
 def test_a_block_is_taken_only_when_all_ten_ports_are_free() -> None:
-    held = {20009: "is held by nc (pid 9)", 20010: "is reserved for `web` of shop/3"}
+    held = {20009: "held by nc (pid 9)", 20010: "reserved for `web` of shop/3"}
     start, skipped = allocator.choose_block([20000, 20010, 20020, 20030], held.get)
     assert start == 20020
     assert allocator.explain(skipped) == [
@@ -254,7 +252,7 @@ def test_a_block_with_an_unwise_port_is_passed_over() -> None:
 
 def test_no_block_left_says_how_many_were_tried() -> None:
     with pytest.raises(IsoenvError) as failure:
-        allocator.choose_block([20000, 20010], lambda _: "is in use")
+        allocator.choose_block([20000, 20010], lambda _: "in use")
     assert str(failure.value) == (
         "no block of 10 ports left in `range`: all 2 skipped (port 20000 is in use, and 1 more):"
         " `isoenv prune` gives back what is gone"

@@ -18,7 +18,8 @@ MODULES = {
 }
 
 PURE_NAMES = {
-    *("allocator", "config", "envdiff", "errors", "models", "positions", "resolver", "template")
+    *("allocator", "config", "envdiff", "errors", "models", "names", "positions", "reserved"),
+    *("resolver", "sections", "tables", "template"),
 }
 PURE = {name for name in MODULES if name in PURE_NAMES or name.startswith("shells/")}
 
@@ -110,4 +111,5 @@ def test_each_module_says_what_it_is(name: str) -> None:
 
 @each_module
 def test_each_module_is_short(name: str) -> None:
-    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 350
+    length = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert length <= 350

@@ -45,17 +45,20 @@ def shipped(wheel: Path) -> dict[str, bytes]:
 def tree(folder: str, pattern: str = "*") -> dict[str, bytes]:
     """Map each file below a folder of the tree, by its name in that folder, to its content."""
     top = ROOT / folder
-    files = {str(file.relative_to(top)): file for file in top.rglob(pattern) if file.is_file()}
-    assert files, f"nothing in {folder}"
-    return {name: file.read_bytes() for name, file in files.items()}
+    files = [file for file in top.rglob(pattern) if file.is_file()]
+    return {str(file.relative_to(top)): file.read_bytes() for file in files}
 
 
 def test_the_wheel_ships_each_module_preset_script_and_completion(wheel: Path) -> None:
     expected = {
         **{f"isoenv/{name}": data for name, data in tree("isoenv", "*.py").items()},
-        **{f"isoenv/presets/{name}": data for name, data in tree("isoenv/presets").items()},
+        **{
+            f"isoenv/presets/{name}": data
+            for name, data in tree("isoenv/presets", "*.toml").items()
+        },
         **{f"isoenv/_shell/{name}": data for name, data in tree("shell").items()},
     }
+    assert {"isoenv/presets/sky.toml", "isoenv/presets/orient.toml"} <= expected.keys()
     completions = tree("completions")
     expected |= {name: completions[source] for name, source in COMPLETIONS.items()}
     files = shipped(wheel)

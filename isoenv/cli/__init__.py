@@ -12,6 +12,9 @@ from isoenv.errors import UsageError
 
 # In the order of the help: what a person needs first stands first.
 COMMANDS = (
+    "hook",
+    "allow",
+    "deny",
     "export",
     "exec",
     "list",
@@ -45,6 +48,18 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named; for an unknown one, say which was perhaps meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from isoenv.tables import did_you_mean
+
+            hint = did_you_mean(name, COMMANDS) or "`isoenv --help` lists them"
+            ctx.fail(f"No such command {name!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -70,8 +85,8 @@ def group(directory: str | None) -> None:
         return
     try:
         os.chdir(directory)
+        os.environ["PWD"] = os.getcwd()
     except OSError as error:
         raise UsageError(f"cannot enter {directory}: {error.strerror}") from None
-    os.environ["PWD"] = os.getcwd()
     # A directory that was named beats the instance that an outer `exec 3` keeps.
     os.environ.pop("__ISOENV_PIN", None)

@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from isoenv import cli
+from isoenv.cli import output
 from isoenv.errors import UsageError
 
 
@@ -22,4 +23,4 @@ def command(shell: str) -> None:
     script = get_completion_class(shell)
     if script is None:
         raise UsageError(f"no completion for {shell}: bash, zsh and fish have one")
-    click.echo(script(cli.group, {}, "isoenv", "_ISOENV_COMPLETE").source())
+    output.write(script(cli.group, {}, "isoenv", "_ISOENV_COMPLETE").source() + "\n")

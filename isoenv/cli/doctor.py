@@ -32,7 +32,7 @@ def command(*, as_json: bool) -> int:
     else:
         for finding in found:
             mark = "note" if finding.harmless else "wrong"
-            click.echo(output.clean(f"{mark}: {finding.message}: {finding.remedy}"))
+            output.write(output.clean(f"{mark}: {finding.message}: {finding.remedy}") + "\n")
         if not found:
-            click.echo("nothing is wrong")
+            output.write("nothing is wrong\n")
     return int(any(not finding.harmless for finding in found))

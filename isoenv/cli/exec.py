@@ -6,15 +6,12 @@ import os
 
 import click
 
-from isoenv import entering, instances, launch
+from isoenv import entering, files, instances, launch
 from isoenv.cli import params, start
-from isoenv.errors import UsageError
+from isoenv.errors import IsoenvError, UsageError
 
 
-@click.command(
-    "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--cd", "change", is_flag=True, help="Run in the instance's checkout.")
 @click.argument("instance", type=params.InstanceParam())
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -41,6 +38,9 @@ def command(instance: str, command: tuple[str, ...], *, change: bool) -> None:
     if selected.pinned:
         environ[instances.PIN] = f"{selected.slot}:{selected.context.project.key}"
     if change:
-        os.chdir(ready.root)
+        try:
+            os.chdir(ready.root)
+        except OSError as error:
+            raise IsoenvError(f"cannot enter {ready.root}: {files.reason(error)}") from None
         environ["PWD"] = ready.root
     launch.become(words, environ)

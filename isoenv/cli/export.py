@@ -31,14 +31,7 @@ def command(shell: str, instance: str | None, *, no_diff: bool) -> None:
         _, ready = entering.enter(caller, registry, instance)
     spelling = shells.named(shell)
     if no_diff:
-        changed = list(ready.variables.items())
-        if ready.path_prepend:
-            entries = [*ready.path_prepend, *os.environ.get("PATH", "").split(":")]
-            changed.append(("PATH", ":".join(dict.fromkeys(entries))))
+        changed = output.plain_changes(ready.variables, ready.path_prepend)
     else:
         changed = envdiff.changes(os.environ, launch.environment(os.environ, ready))
-    lines = [
-        spelling.unset(name) if value is None else spelling.export(name, value)
-        for name, value in changed
-    ]
-    output.write_bytes("".join(f"{line};\n" for line in lines))
+    output.write_statements(spelling, changed)

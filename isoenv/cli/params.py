@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,76 +11,101 @@ from click.shell_completion import CompletionItem
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from isoenv.instances import Context
 
 
-class InstanceParam(click.ParamType):
+class _Completed(click.ParamType):
+    """An argument whose candidates come from the place that the command would be started in."""
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Return what begins with ``incomplete``; nothing where the place cannot be read."""
+        try:
+            found = list(self.candidates(_place(ctx)))
+        except (IsoenvError, OSError):
+            return []
+        return [item for item in found if str(item.value).startswith(incomplete)]
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield all candidates."""
+        raise NotImplementedError
+
+
+def _place(ctx: click.Context) -> Context:
+    """Return where the command line would have an effect: in the directory of ``-C``."""
+    from isoenv import instances
+    from isoenv.cli import start
+
+    caller = instances.Caller(os.getcwd(), os.environ, start.say)
+    directory = ctx.find_root().params.get("directory")
+    if directory:
+        caller = instances.Caller(os.path.join(caller.directory, directory), os.environ, start.say)
+    return instances.context(caller)
+
+
+class InstanceParam(_Completed):
     """An INSTANCE: what it names is found out later, from where the command was started."""
 
     name = "instance"
 
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002  # click's signature
-        param: click.Parameter,  # noqa: ARG002  # likewise
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        """Return the slots and names of the project."""
-        from isoenv import instances
-        from isoenv.cli import start
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None  # noqa: ANN401  # click's
+    ) -> str:
+        """Refuse an empty one: an unset variable of a script must not mean "here"."""
+        if not value:
+            self.fail("it is empty: `.` is the instance of the current directory", param, ctx)
+        return str(value)
 
-        try:
-            caller = start.caller()
-            held = start.registry(caller).leases(instances.context(caller).project)
-        except IsoenvError:
-            return []
-        words = [(str(lease.slot), lease.name) for lease in held]
-        words += [(lease.name, f"slot {lease.slot}") for lease in held]
-        return [CompletionItem(w, help=h) for w, h in words if w.startswith(incomplete)]
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the slots and names of the project."""
+        from isoenv import paths
+        from isoenv.registry import Registry
+
+        # Looking must not make a registry.
+        if not os.path.exists(paths.registry_file(place.caller.state)):
+            return
+        with Registry(place.caller.state) as registry:
+            leases = registry.leases(place.project)
+        for lease in leases:
+            yield CompletionItem(str(lease.slot), help=lease.name)
+        for lease in leases:
+            yield CompletionItem(lease.name, help=f"slot {lease.slot}")
 
 
-class PortNameParam(click.ParamType):
+class PortNameParam(_Completed):
     """The name of a port in the configuration."""
 
     name = "name"
 
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002  # click's signature
-        param: click.Parameter,  # noqa: ARG002  # likewise
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        """Return the port names of this checkout's configuration."""
-        from isoenv import instances
-        from isoenv.cli import start
-
-        try:
-            ports = instances.context(start.caller()).config.ports
-        except IsoenvError:
-            return []
-        return [CompletionItem(name) for name in ports if name.startswith(incomplete)]
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the port names of this checkout's configuration."""
+        yield from map(CompletionItem, place.config.ports)
 
 
-class FlagParam(click.ParamType):
+class FlagParam(_Completed):
     """The name of a flag in the configuration."""
 
     name = "flag"
 
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002  # click's signature
-        param: click.Parameter,  # noqa: ARG002  # likewise
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        """Return the flags of this checkout's configuration."""
-        from isoenv import instances
-        from isoenv.cli import start
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the flags of this checkout's configuration."""
+        yield from map(CompletionItem, place.config.flags)
 
-        try:
-            flags = instances.context(start.caller()).config.flags
-        except IsoenvError:
-            return []
-        return [CompletionItem(name) for name in flags if name.startswith(incomplete)]
+
+class TargetParam(_Completed):
+    """A file that ``[templates]`` writes."""
+
+    name = "template"
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the targets of this checkout's configuration."""
+        yield from map(CompletionItem, place.config.templates)
 
 
 def instance_argument(command: Callable[..., Any]) -> Callable[..., Any]:

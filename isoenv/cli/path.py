@@ -28,4 +28,4 @@ def command(subpath: str, instance: str | None) -> None:
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False)
         found = instances.instance(selected, registry)
-    output.write_bytes(f"{found.dir}/{subpath}".rstrip("/") + "\n")
+    output.write(f"{found.dir}/{subpath}".rstrip("/") + "\n")

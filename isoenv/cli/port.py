@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from isoenv import instances
-from isoenv.cli import params, start
+from isoenv.cli import output, params, start
 from isoenv.errors import NotFoundError
 
 
@@ -27,4 +27,4 @@ def command(name: str, instance: str | None) -> None:
     if name not in found.ports:
         known = ", ".join(found.ports) or "none"
         raise NotFoundError(f"no port {name} in {found.project.name}: it has {known}")
-    click.echo(found.ports[name])
+    output.write(f"{found.ports[name]}\n")

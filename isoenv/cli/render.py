@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from isoenv import instances, rendering
-from isoenv.cli import start
+from isoenv.cli import params, start
 
 
 @click.command("render")
-@click.argument("targets", nargs=-1, metavar="[TEMPLATE]...")
+@click.argument("targets", nargs=-1, type=params.TargetParam(), metavar="[TEMPLATE]...")
 def command(targets: tuple[str, ...]) -> None:
     """Write the files of [templates] for this checkout's instance, all or those named.
 

@@ -7,7 +7,6 @@ import click
 from isoenv import instances, resolver, shells
 from isoenv.cli import output, params, start
 from isoenv.models import Environment
-from isoenv.shells.posix import DOTENV
 
 FORMATS = ("table", "json", "dotenv", "bash", "zsh", "fish")
 
@@ -33,17 +32,16 @@ def command(instance: str | None, style: str, *, reveal: bool) -> None:
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False)
         environment = instances.environment(selected, registry)
+    variables = environment.variables
     if style == "json":
-        output.write_json(describe(environment) | {"env": dict(environment.variables)})
+        output.write_json(describe(environment) | {"env": dict(variables)})
     elif style == "table":
         _write_table(environment, reveal=reveal)
+    elif style == "dotenv":
+        output.write_statements(shells.DOTENV, variables.items())
     else:
-        spelling = DOTENV if style == "dotenv" else shells.named(style)
-        lines = [
-            spelling.unset(name) if value is None else spelling.export(name, value)
-            for name, value in environment.variables.items()
-        ]
-        output.write_bytes("".join(f"{line}\n" for line in lines))
+        changed = output.plain_changes(variables, environment.path_prepend)
+        output.write_statements(shells.named(style), changed)
 
 
 def describe(environment: Environment) -> dict[str, object]:
@@ -57,12 +55,16 @@ def describe(environment: Environment) -> dict[str, object]:
         "trusted": True,
         "ports": dict(found.ports),
         "dirs": dict(environment.dirs),
-        "urls": {name: resolver.mask(url) for name, url in environment.urls.items()},
+        "urls": dict(environment.urls),
         "flags": dict(found.flags),
     }
 
 
 def _write_table(environment: Environment, *, reveal: bool) -> None:
+    found = environment.instance
+    if not environment.variables:
+        start.say(f"{found.project.name}/{found.slot} is left as it is: it has no environment")
+        return
     rows = []
     for name, value in environment.variables.items():
         shown = "(unset)" if value is None else value if reveal else resolver.mask(value)

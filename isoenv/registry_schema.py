@@ -1,0 +1,61 @@
+"""The tables of the registry. A change of them is a new version."""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = """
+CREATE TABLE project (
+  id INTEGER PRIMARY KEY,
+  key BLOB NOT NULL UNIQUE,
+  name TEXT NOT NULL
+);
+-- An id is never used twice: who gives back what somebody else has given back meanwhile must not
+-- hit the lease that came after it.
+CREATE TABLE lease (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id INTEGER NOT NULL REFERENCES project,
+  slot INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  token TEXT,
+  root BLOB,
+  git_dir BLOB,
+  device TEXT, -- as text, because the kernel's are unsigned and SQLite's integers are not
+  inode TEXT,
+  created_at REAL NOT NULL,
+  UNIQUE (project_id, slot),
+  UNIQUE (project_id, name)
+);
+CREATE UNIQUE INDEX lease_token ON lease (token, project_id) WHERE token IS NOT NULL;
+-- `shared`: nobody could be moved out of the way (the bases of slot 0, a number asked for).
+CREATE TABLE reservation (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  port INTEGER NOT NULL,
+  shared INTEGER NOT NULL,
+  PRIMARY KEY (lease_id, name)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX reservation_port ON reservation (port) WHERE NOT shared;
+CREATE INDEX reservation_every_port ON reservation (port);
+CREATE TABLE block (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  start INTEGER NOT NULL UNIQUE,
+  PRIMARY KEY (lease_id, number)
+) WITHOUT ROWID;
+-- Where in an instance's blocks a service has its port. Only ever added to, so that a service
+-- added later moves no other.
+CREATE TABLE position (
+  project_id INTEGER NOT NULL REFERENCES project,
+  name TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (project_id, name),
+  UNIQUE (project_id, position)
+) WITHOUT ROWID;
+CREATE TABLE flag (
+  lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  PRIMARY KEY (lease_id, name)
+) WITHOUT ROWID;
+"""

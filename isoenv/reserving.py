@@ -1,0 +1,147 @@
+"""Which ports a lease reserves, and what speaks against a port.
+
+All of it runs inside a registry transaction. What there is to say is collected as notes, so that
+others need not wait while it is found out which process holds a port.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from isoenv import allocator, ports
+from isoenv.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from isoenv.models import Config, Lease
+    from isoenv.registry import Registry
+
+HELD = "is held by another process"
+
+
+class Note(NamedTuple):
+    """A line for the user that ends in why the port is not to be had."""
+
+    line: str
+    port: int
+
+
+def tell(say: Callable[[str], None], notes: Iterable[Note]) -> None:
+    """Say the notes, with the processes that hold the ports."""
+    notes = list(notes)
+    held = {note.port for note in notes if note.line.endswith(HELD)}
+    found = ports.holders(held) if held else {}
+    for line, port in notes:
+        if line.endswith(HELD) and port in found:
+            say(f"{line.removesuffix(HELD)}is held by {ports.describe(found[port][0])}")
+        else:
+            say(line)
+
+
+def last_slot(config: Config) -> int:
+    """Return the highest slot that the configuration has ports for."""
+    if config.numbering.ports == "block":
+        return allocator.HIGHEST_SLOT
+    return allocator.last_slot(config.ports, config.numbering.stride)
+
+
+def check_slot(config: Config, slot: int) -> None:
+    """Refuse a number whose ports do not exist; everything else a user may ask for."""
+    last = last_slot(config)
+    if slot <= last:
+        return
+    for name, port in formula(config, slot).items():
+        if port > allocator.HIGHEST_PORT:
+            raise UsageError(
+                f"slot {slot} has no port for {name}: {port} is above "
+                f"{allocator.HIGHEST_PORT}; the last slot is {last}"
+            )
+    raise UsageError(f"there is no slot {slot}: the last one is {last}")
+
+
+def formula(config: Config, slot: int) -> dict[str, int]:
+    """Return the ports of a slot where they follow from its number; none where blocks do it."""
+    if slot and config.numbering.ports == "block":
+        return {}
+    return allocator.offset_ports(config.ports, config.numbering.stride, slot)
+
+
+def planned(registry: Registry, lease: Lease, config: Config) -> Mapping[str, int] | None:
+    """Return the ports that the configuration asks for in this lease's slot.
+
+    None when a block, or a place in one, is still to be reserved.
+    """
+    if lease.slot == 0 or config.numbering.ports == "offset":
+        return formula(config, lease.slot)
+    positions, blocks = registry.positions(lease.project), registry.blocks(lease)
+    try:
+        return {
+            name: blocks[positions[name] // allocator.BLOCK] + positions[name] % allocator.BLOCK
+            for name in config.ports
+        }
+    except KeyError:
+        return None
+
+
+def conflict(registry: Registry, port: int) -> str | None:
+    """Return why a new lease cannot have this port: a reservation, or somebody's listener."""
+    if owner := registry.reserved_by(port):
+        return f"is reserved by {owner}"
+    return HELD if ports.is_held(port) else None
+
+
+def notes_of(skipped: Iterable[allocator.Skip]) -> list[Note]:
+    """Return the lines about what was passed over."""
+    return [Note(allocator.explain([skip])[0], skip.port) for skip in skipped]
+
+
+def reserve(registry: Registry, lease: Lease, config: Config, *, probe: bool) -> list[Note]:
+    """Reserve the ports that the configuration asks for; what clashes is shared and noted.
+
+    With ``probe`` a listener is a clash too.
+    """
+    notes: list[Note] = []
+    if lease.slot and config.numbering.ports == "block":
+        notes = _extend_blocks(registry, lease, config)
+    reservations: dict[str, tuple[int, bool]] = {}
+    for name, port in (planned(registry, lease, config) or {}).items():
+        owner = registry.reserved_by(port, other_than=lease.id)
+        reservations[name] = (port, lease.slot == 0 or owner is not None)
+        if lease.slot == 0 or lease.ports.get(name) == port:
+            continue
+        if reason := _clash(port, owner, probe=probe):
+            title = f"port {port} ({name}) of {lease.project.name}:{lease.slot}"
+            notes.append(Note(f"{title} {reason}", port))
+    registry.reserve(lease, reservations)
+    return notes
+
+
+def _clash(port: int, owner: str | None, *, probe: bool) -> str | None:
+    if port > allocator.HIGHEST_PORT:
+        return f"is above {allocator.HIGHEST_PORT}: no server can have it"
+    if owner:
+        return f"is also reserved by {owner}"
+    return HELD if probe and ports.is_held(port) else None
+
+
+def _extend_blocks(registry: Registry, lease: Lease, config: Config) -> list[Note]:
+    """Give every port name a position, and the lease the blocks that its positions lie in."""
+    positions = registry.positions(lease.project)
+    for name in config.ports:
+        if name not in positions:
+            positions[name] = max(positions.values(), default=-1) + 1
+            registry.add_position(lease.project, name, positions[name])
+    blocks = registry.blocks(lease)
+    needed = {positions[name] // allocator.BLOCK for name in config.ports}
+    notes: list[Note] = []
+    for number in sorted(needed - blocks.keys()):
+        preference = os.fsencode(f"{lease.project.key}\0{lease.slot}\0{number}")
+        start, skipped = allocator.choose_block(
+            allocator.block_starts(config.numbering.range, preference),
+            lambda port: conflict(registry, port),
+        )
+        notes += notes_of(skipped)
+        registry.add_block(lease, number, start)
+    return notes

@@ -1,0 +1,37 @@
+"""The scripts of ``shell/``, which ship beside the package."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+def directory() -> Traversable:
+    """Return the wheel's copy of ``shell/``, or the tree's when installed with ``-e``."""
+    installed = files("isoenv") / "_shell"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "shell"
+
+
+def text(name: str) -> str:
+    """Return a script as it is in the tree."""
+    return (directory() / name).read_text(encoding="utf-8")
+
+
+def executable() -> str:
+    """Return the absolute path of the command, its symbolic links kept.
+
+    A package manager may collect what a link points to today, and keeps the link.
+    """
+    name = os.path.abspath(sys.argv[0])
+    launcher = f"{os.path.dirname(name)}/isoenv"
+    if os.path.basename(name) in ("isoenv", "isoenv-python") and os.path.exists(launcher):
+        return launcher
+    # `python -m isoenv`: the command that was installed with this interpreter.
+    beside = f"{os.path.dirname(sys.executable)}/isoenv"
+    return beside if os.path.exists(beside) else name
