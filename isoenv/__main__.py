@@ -43,8 +43,8 @@ def _exec_warm(arguments: list[str]) -> None:
 def _export_for_hook(shell: str) -> None:
     """Print the code that a shell's hook evaluates: without click, for a prompt waits for it."""
     from isoenv import entering
+    from isoenv.context import Caller
     from isoenv.errors import IsoenvError
-    from isoenv.instances import Caller
 
     try:
         caller = Caller(os.getcwd(), os.environ, lambda line: _say(f"isoenv: {line}"))

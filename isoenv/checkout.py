@@ -245,14 +245,16 @@ def back_pointer_holds(checkout: Checkout) -> bool:
         worktrees = os.path.dirname(git_dir)
         common = _main_common_dir(os.path.dirname(worktrees))
         is_inside = os.path.basename(worktrees) == "worktrees" and common == checkout.common_dir
-        return is_inside and _work_tree(git_dir) == root
+        return is_inside and owner(checkout) == root
     return _main_common_dir(git_dir) == checkout.common_dir and _core_worktree(git_dir) == root
 
 
-def _work_tree(git_dir: str) -> str | None:
-    """Return the directory whose ``.git`` file a linked worktree's git dir names."""
-    pointer = _pointer(_read(f"{git_dir}/gitdir") or b"")
-    path, name = os.path.split(os.path.join(git_dir, pointer))
+def owner(checkout: Checkout) -> str | None:
+    """Return the directory that a linked worktree's git dir says it is for; None for others."""
+    if checkout.git_dir is None:
+        return None
+    pointer = _pointer(_read(f"{checkout.git_dir}/gitdir") or b"")
+    path, name = os.path.split(os.path.join(checkout.git_dir, pointer))
     return os.path.realpath(path) if name == ".git" else None
 
 

@@ -11,9 +11,12 @@ from isoenv import ports, pruning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from isoenv.instances import Caller
+    from isoenv.context import Caller
     from isoenv.models import Lease
     from isoenv.registry import Registry
+
+# What holds a port on behalf of a container, whose own process nobody sees.
+PUBLISHERS = ("docker-proxy", "rootlessport", "com.docker.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ def findings(caller: Caller, registry: Registry) -> list[Finding]:
     leases = registry.leases()
     return [
         *_strangers(leases),
-        *_clashes(leases),
+        *(finding for _, finding in clashes(leases)),
         *_gone(caller, registry),
         *_ephemeral(leases),
     ]
@@ -42,40 +45,71 @@ def _title(lease: Lease) -> str:
 
 
 def _strangers(leases: list[Lease]) -> Iterator[Finding]:
-    """Find listeners on leased ports whose process works somewhere else."""
+    """Find listeners on leased ports that are not the instance's own."""
     wanted = {port for lease in leases for port in lease.ports.values()} & ports.listening()
     holders = ports.holders(wanted) if wanted else {}
     for lease in leases:
         for name, port in lease.ports.items():
             for holder in holders.get(port, [])[:1]:
-                if lease.root and _is_below(holder.cwd, lease.root):
-                    continue
-                where = f", in {holder.cwd}" if holder.cwd else ""
-                yield Finding(
-                    "stranger",
-                    f"port {port} ({name}) of {_title(lease)} is held by "
-                    f"{ports.describe(holder)}{where}",
-                    "end that process, or `isoenv claim` another slot",
-                )
+                if not _belongs(holder, lease):
+                    yield _stranger(holder, lease, name)
 
 
-def _is_below(directory: str | None, root: str) -> bool:
-    return directory is not None and f"{directory}/".startswith(f"{os.path.realpath(root)}/")
+def _stranger(holder: ports.Holder, lease: Lease, name: str) -> Finding:
+    where = f", in {holder.cwd}" if holder.cwd else ""
+    message = f"port {holder.port} ({name}) of {_title(lease)} is held by {ports.describe(holder)}"
+    if (holder.command or "").startswith(PUBLISHERS):
+        remedy = "`docker ps` shows whether that is a container of this instance"
+        return Finding("container", message, remedy, harmless=True)
+    remedy = "end that process, or give the port another base in `isoenv.toml`"
+    if lease.slot:
+        remedy = "end that process, or `isoenv claim` another slot"
+    return Finding("stranger", f"{message}{where}", remedy)
 
 
-def _clashes(leases: list[Lease]) -> Iterator[Finding]:
-    """Find ports that two instances have reserved."""
+def _belongs(holder: ports.Holder, lease: Lease) -> bool:
+    """Whether a process works in the checkout, or was started in the instance's environment."""
+    if holder.cwd and lease.root:
+        root = os.path.realpath(lease.root).rstrip("/")
+        if f"{holder.cwd}/".startswith(f"{root}/"):
+            return True
+    environ = _environment_of(holder.pid)
+    return (environ.get("ISOENV_PROJECT"), environ.get("ISOENV_INSTANCE")) == (
+        lease.project.name,
+        str(lease.slot),
+    )
+
+
+def _environment_of(pid: int | None) -> dict[str, str]:
+    """Return the environment that a process was started with; empty where the kernel hides it."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).environ() if pid else {}
+    except (psutil.Error, OSError):
+        return {}
+
+
+def clashes(leases: list[Lease]) -> Iterator[tuple[int, Finding]]:
+    """Find ports that two instances have reserved.
+
+    Two main checkouts with one base are something to know: nobody can move either.
+    """
     owners: dict[int, list[tuple[Lease, str]]] = {}
     for lease in leases:
         for name, port in lease.ports.items():
             owners.setdefault(port, []).append((lease, name))
     for port, held in sorted(owners.items()):
         if len(held) > 1:
-            yield Finding(
-                "clash",
-                f"port {port} is reserved by "
-                + " and ".join(f"{_title(lease)} ({name})" for lease, name in held),
-                "give one project other base ports, or `isoenv claim` another slot",
+            whose = " and ".join(f"{_title(lease)} ({name})" for lease, name in held)
+            yield (
+                port,
+                Finding(
+                    "clash",
+                    f"port {port} is reserved by {whose}",
+                    "give one project another base in `isoenv.toml`, or `isoenv claim` a slot",
+                    harmless=not any(lease.slot for lease, _ in held),
+                ),
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from isoenv import files
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -18,21 +19,27 @@ def make(directories: Iterable[str], checkout: str | None) -> None:
     one ``*`` in the topmost directory that was made keeps it willing.
     """
     for directory in directories:
-        if os.path.isdir(directory):
-            continue
         inside = checkout is not None and directory.startswith(f"{checkout.rstrip('/')}/")
-        top = _topmost_missing(directory)
         try:
-            os.makedirs(directory, mode=0o777 if inside else 0o700, exist_ok=True)
-            if inside:
-                with open(f"{top}/.gitignore", "w", encoding="ascii") as file:
-                    file.write("*\n")
+            _make(directory, ignored=inside)
         except OSError as error:
-            raise IsoenvError(f"cannot make {directory}: {error.strerror}") from None
+            raise IsoenvError(
+                f"cannot make {directory}: {files.reason(error)}: `ls -ld` shows what is in the way"
+            ) from None
 
 
-def _topmost_missing(directory: str) -> str:
-    parent = os.path.dirname(directory)
-    while not os.path.lexists(parent):
-        directory, parent = parent, os.path.dirname(parent)
-    return directory
+def _make(directory: str, *, ignored: bool) -> None:
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, 0o777 if ignored else 0o700)
+        except FileExistsError:
+            # Somebody else may have been faster.
+            if not os.path.isdir(path):
+                raise
+        if ignored and path == missing[-1]:
+            with open(f"{path}/.gitignore", "w", encoding="ascii") as file:
+                file.write("*\n")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from isoenv import directories, generated, instances, launch, paths
-from isoenv.errors import ConfigError, NotTrustedError
+from isoenv import context, directories, files, generated, instances, launch, paths, trust
+from isoenv.errors import ConfigError, IsoenvError, NotTrustedError
 from isoenv.registry import Registry
 
 if TYPE_CHECKING:
-    from isoenv.instances import Caller
+    from collections.abc import Iterable
+
+    from isoenv.context import Caller, Context
+    from isoenv.instances import Selected
+    from isoenv.models import Checkout, Environment
 
 # The largest .envrc that is looked through for `use isoenv`, in bytes.
 ENVRC_LIMIT = 1 << 20
@@ -17,14 +22,14 @@ ENVRC_LIMIT = 1 << 20
 
 def enter(
     caller: Caller, registry: Registry, operand: str | None
-) -> tuple[instances.Selected, generated.Ready]:
+) -> tuple[Selected, generated.Ready]:
     """Return the instance that ``operand`` names and its ready environment, leasing as needed."""
     selected = instances.select(caller, registry, operand)
     computed = instances.environment(selected, registry)
     here = selected.context
     directories.make(computed.dirs.values(), here.checkout.root if here.checkout else None)
     # Made before the stamps are taken: a directory that appears is no change of an input.
-    ready = instances.ready(selected, computed)
+    ready = _ready(selected, computed)
     ready.direnv = here.base is not None and _uses_direnv(f"{here.base}/.envrc")
     if selected.own and here.base and not here.by_program:
         generated.publish(paths.generated_dir(caller.state, here.base), ready)
@@ -43,16 +48,16 @@ def hook_code(caller: Caller, shell: str) -> str:
     directory = paths.generated_dir(caller.state, base)
     here = None
     try:
-        here = instances.context(caller)
+        here = context.find(caller)
         if here.base != base or not here.configured:
-            ready = instances.nothing(caller, base, here)
+            ready = _nothing(caller, base, here)
         else:
             with Registry(caller.state) as registry:
                 selected, ready = enter(caller, registry, None)
             if not selected.own:
                 directory = f"{directory}/@slot.{selected.slot}"
     except (ConfigError, NotTrustedError) as error:
-        ready = instances.nothing(caller, base, here, f"isoenv: {error}")
+        ready = _nothing(caller, base, here, f"isoenv: {error}")
     generation = generated.publish(directory, ready)
     conditions = generated.conditions_of(ready, directory, generation)
     return generated.script(ready, "fish" if shell == "fish" else "sh", conditions)
@@ -61,8 +66,82 @@ def hook_code(caller: Caller, shell: str) -> str:
 def _uses_direnv(path: str) -> bool:
     """Whether a .envrc loads isoenv's environment itself."""
     try:
-        with open(path, "rb") as file:
-            lines = file.read(ENVRC_LIMIT).split(b"\n")
-    except OSError:
+        lines = (files.read(path, ENVRC_LIMIT) or b"").split(b"\n")
+    except IsoenvError:
         return False
     return any(line.split()[:2] == [b"use", b"isoenv"] for line in lines)
+
+
+def _ready(selected: Selected, computed: Environment) -> generated.Ready:
+    """Return what a warm call needs to serve the environment again without computing it."""
+    here, found = selected.context, computed.instance
+    notice = paths.notice_file(here.caller.state, found.project.key, found.slot)
+    return generated.Ready(
+        root=found.root,
+        label=f"{found.project.name}/{found.slot} {found.name}",
+        guards=_guards(selected),
+        watched=_stamps(here.checkout, [*_deciding_files(here), notice]),
+        dirs=list(computed.dirs.values()),
+        path_prepend=computed.path_prepend,
+        variables=computed.variables
+        and {**computed.variables, instances.OWN_SLOT: str(found.slot)},
+        use=generated.ALL if here.configured else generated.EXEC,
+    )
+
+
+def _nothing(caller: Caller, base: str, here: Context | None, message: str = "") -> generated.Ready:
+    """Return that there is nothing to load in ``base``, and on what that hangs.
+
+    ``here`` is None where its files are too wrong to make a context.
+    """
+    found = here.checkout if here else None
+    if here:
+        watched = _deciding_files(here)
+    else:
+        watched = [
+            *context.config_files(base),
+            paths.user_config_file(caller.environ),
+            f"{base}/.git",
+        ]
+    return generated.Ready(
+        root=base,
+        label="",
+        guards=[(generated.DIFFERS, "HOME", caller.environ.get("HOME", ""))],
+        watched=_stamps(found, watched),
+        variables={},
+        use=generated.NONE,
+        message=message,
+    )
+
+
+def _deciding_files(here: Context) -> list[str]:
+    """Return the watched files of a place, with those of its trust."""
+    if here.checkout is None:
+        return list(here.watched)
+    return [
+        *here.watched,
+        *(trust.witness(here.caller.state, here.checkout, subject) for subject in here.subjects),
+    ]
+
+
+def _stamps(found: Checkout | None, watched: Iterable[str]) -> dict[str, str]:
+    """Return the state of the files that decide about a place."""
+    now = time.time_ns()
+    # Of its own files isoenv is sure, however young they are.
+    own = found.token_file if found else None
+    return {path: generated.stamp(path, None if path == own else now) for path in watched}
+
+
+def _guards(selected: Selected) -> list[tuple[str, ...]]:
+    """Return on what in the caller's environment the selection hangs."""
+    here = selected.context
+    guards: list[tuple[str, ...]] = [
+        (generated.DIFFERS, "HOME", here.caller.environ.get("HOME", "")),
+        (generated.DIFFERS, instances.PIN, here.caller.environ.get(instances.PIN, "")),
+    ]
+    names = instances.slot_variables(here.config)
+    if selected.own:
+        return guards + [(generated.ASKED, name) for name in names]
+    if selected.pinned:
+        return guards
+    return guards + [(generated.DIFFERS, name, str(selected.slot)) for name in names]

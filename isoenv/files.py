@@ -1,4 +1,4 @@
-"""Read what a person may have put in place of a file: a pipe must not hang, a directory not pass."""
+"""Read what may be no file at all: a pipe must not hang, a directory must not pass."""
 
 from __future__ import annotations
 
@@ -9,28 +9,25 @@ from isoenv.errors import IsoenvError
 
 
 def read(path: str, limit: int) -> bytes | None:
-    """Return the first ``limit`` bytes of a regular file, and one more; None where there is none.
+    """Return what is in a regular file of at most ``limit`` bytes; None where there is none.
 
     Raises IsoenvError for what is there and cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise IsoenvError(f"cannot read {path}: it is no regular file: `ls -ld` shows what")
+            content = file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unreadable(path, error) from None
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise IsoenvError(f"cannot read {path}: it is no regular file; `ls -ld` shows what")
-        try:
-            return file.read(limit + 1)
-        except OSError as error:
-            raise unreadable(path, error) from None
-
-
-def unreadable(path: str, error: OSError) -> IsoenvError:
-    """Return what to say of a file that cannot be read."""
-    return IsoenvError(f"cannot read {path}: {reason(error)}; `ls -ld` shows its owner and mode")
+        raise IsoenvError(
+            f"cannot read {path}: {reason(error)}: `ls -ld` shows owner and mode"
+        ) from None
+    if len(content) > limit:
+        raise IsoenvError(f"cannot read {path}: it is longer than {limit} bytes: shorten it")
+    return content
 
 
 def reason(error: OSError) -> str:

@@ -8,7 +8,7 @@ from isoenv.errors import IsoenvError, NotFoundError
 
 if TYPE_CHECKING:
     from isoenv.instances import Selected
-    from isoenv.models import Flag, Lease
+    from isoenv.models import Config, Flag, Lease, Project
     from isoenv.registry import Registry
 
 
@@ -44,6 +44,21 @@ def turn(
                 changed.append(other)
         registry.set_flag(lease, name, value=on)
     return changed
+
+
+def states(registry: Registry, config: Config, project: Project, lease: Lease) -> dict[str, bool]:
+    """Return what each flag is in a lease's instance: its own setting, or the default.
+
+    The default of an exclusive flag gives way to an instance that it was turned on in: the main
+    checkout may be the last to ask.
+    """
+    own = registry.flags(lease)
+    found = {name: is_on(registry, flag, lease) for name, flag in config.flags.items()}
+    for flag in config.flags.values():
+        if flag.exclusive and found[flag.name] and flag.name not in own:
+            others = (registry.flags(other) for other in registry.leases(project))
+            found[flag.name] = not any(settings.get(flag.name) for settings in others)
+    return found
 
 
 def is_on(registry: Registry, flag: Flag, lease: Lease) -> bool:

@@ -7,20 +7,22 @@ by itself: open shells, OAuth settings and databases hang on its ports.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, checkout, ports
+from isoenv import allocator, checkout, reserving
 from isoenv.errors import IsoenvError, UsageError
+from isoenv.models import Checkout
 from isoenv.names import RESERVED
+from isoenv.reserving import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
-    from isoenv.models import Checkout, Config, Lease, Project
+    from isoenv.models import Config, Lease, Project
     from isoenv.registry import Registry
-
-LAST_BLOCK_SLOT = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,17 @@ class Claim:
 
 
 def find(registry: Registry, claim: Claim) -> Lease | None:
-    """Return the lease that the claim's checkout holds, changing nothing."""
-    if claim.checkout is None or (token := checkout.read_token(claim.checkout)) is None:
+    """Return the lease that the claim's checkout holds, changing nothing.
+
+    Raises IsoenvError for a directory whose ``.git`` file was copied from another checkout.
+    """
+    if claim.checkout is None:
         return None
-    for lease in registry.with_token(token.value):
+    token = checkout.read_token(claim.checkout)
+    for lease in registry.with_token(token.value) if token else []:
         if _same_project(lease.project, claim.project) and not _is_copy(lease, claim.checkout):
+            if lease.root != claim.base:
+                _refuse_copied_pointer(claim.checkout)
             return lease
     return None
 
@@ -53,105 +61,91 @@ def hold(registry: Registry, claim: Claim, slot: int | None = None) -> Lease:
 
     ``slot`` decides a new lease only; it moves none.
     """
-    if claim.checkout is None:
-        raise UsageError("no checkout here: `isoenv exec 1 …` names an instance by number")
     lease = find(registry, claim)
     if lease and _is_settled(registry, lease, claim):
         return lease
-    if not checkout.back_pointer_holds(claim.checkout):
-        _refuse_copied_pointer(claim.checkout)
-    with registry.transaction():
-        lease = find(registry, claim)
-        token = _token(registry, claim.checkout, lease)
-        if lease is None:
-            lease = _insert(registry, claim, slot, token)
-        elif lease.project.key != claim.project.key:
-            registry.move_project(lease.project, claim.project)
-        registry.settle(lease, claim.checkout, claim.base, token.value)
-        _reserve(registry, lease, claim)
-        found = registry.with_slot(claim.project, lease.slot)
-        assert found is not None  # noqa: S101  # it was just written
-        entries = {**token.entries, claim.project.key: (found.slot, found.name)}
-        checkout.write_token(claim.checkout, replace(token, entries=entries))
-    return found
+    with _transaction(registry, claim) as notes:
+        return _hold(registry, claim, slot, notes)
 
 
 def hold_number(registry: Registry, claim: Claim, slot: int) -> Lease:
     """Return the lease of a slot that no checkout needs to hold, taking it where it is free."""
     lease = registry.with_slot(claim.project, slot)
-    if lease and (lease.token or lease.ports == planned(registry, lease, claim)):
+    if lease and (lease.token or lease.ports == reserving.planned(registry, lease, claim.config)):
         return lease
-    with registry.transaction():
+    with _transaction(registry, claim) as notes:
         lease = registry.with_slot(claim.project, slot)
+        is_new = lease is None
         if lease is None:
             check_slot(claim.config, slot)
             name = _free_name(registry, claim.project, f"{claim.project.name}-{slot}")
             lease = registry.insert(claim.project, slot, name)
-            _reserve(registry, lease, claim, probe=True)
-        elif lease.token is None:
-            _reserve(registry, lease, claim)
-        found = registry.with_slot(claim.project, slot)
-    assert found is not None  # noqa: S101  # it was just written
-    return found
+        if lease.token is None:
+            notes.extend(reserving.reserve(registry, lease, claim.config, probe=is_new))
+        return _written(registry, claim.project, slot)
 
 
 def take(registry: Registry, claim: Claim, slot: int | None, name: str | None) -> Lease:
     """Give the claim's checkout this slot, this name, or both; its former slot is given back."""
     if name is not None:
         checkout.check_name(name, RESERVED)
-    lease = hold(registry, claim, slot)
-    with registry.transaction():
+    if slot is not None:
+        check_slot(claim.config, slot)
+    with _transaction(registry, claim) as notes:
+        place, lease = _place(claim), find(registry, claim)
+        # All that can be refused comes before anything is written.
+        if name is not None:
+            _check_free(claim.project, lease, registry.with_name(claim.project, name), name)
+        if slot is not None and lease and lease.slot != slot:
+            _make_room(registry, claim.project, slot)
+        lease = _hold(registry, claim, slot, notes)
         if slot is not None and lease.slot != slot:
-            lease = _move(registry, claim, lease, slot)
+            registry.move(lease, slot)
+            lease = replace(lease, slot=slot, ports={})
+            notes.extend(reserving.reserve(registry, lease, claim.config, probe=True))
         if name is not None and lease.name != name:
-            if other := registry.with_name(claim.project, name):
-                raise IsoenvError(
-                    f"the name {name} is taken by slot {other.slot} of {claim.project.name}: "
-                    f"`isoenv list`"
-                )
             registry.rename(lease, name)
-        found = registry.with_slot(claim.project, lease.slot)
-        assert found is not None  # noqa: S101  # it was just written
-        _write_entry(claim, found)
-    return found
+        lease = _written(registry, claim.project, lease.slot)
+        _write_entry(place, _own_token(registry, place), lease)
+        return lease
 
 
 def check_slot(config: Config, slot: int) -> None:
     """Refuse a number whose ports do not exist; everything else a user may ask for."""
-    if config.numbering.ports == "block":
-        return
-    stride = config.numbering.stride
-    for name, port in allocator.offset_ports(config.ports, stride, slot).items():
-        if port > allocator.HIGHEST_PORT:
-            last = allocator.last_slot(config.ports, stride)
-            raise UsageError(
-                f"slot {slot} has no port for {name}: {port} is above "
-                f"{allocator.HIGHEST_PORT}; the last slot is {last}"
-            )
+    reserving.check_slot(config, slot)
 
 
 def give_back(registry: Registry, lease: Lease) -> None:
     """Release a lease; its checkout, if it is still there, forgets the slot."""
     with registry.transaction():
         registry.delete(lease)
+        if lease.root and lease.git_dir:
+            plain = lease.git_dir == lease.root
+            place = Checkout(lease.root, None if plain else lease.git_dir)
+            # What a checkout remembers is a wish; where it cannot be written it does no harm.
+            with suppress(IsoenvError):
+                _drop_entry(place, lease)
 
 
-def planned(registry: Registry, lease: Lease, claim: Claim) -> Mapping[str, int] | None:
-    """Return the ports that the configuration asks for in this lease's slot.
+@contextmanager
+def _transaction(registry: Registry, claim: Claim) -> Iterator[list[Note]]:
+    """Begin a transaction; what is noted in it is said after it, when others may lease."""
+    notes: list[Note] = []
+    with registry.transaction():
+        yield notes
+    reserving.tell(claim.say, notes)
 
-    None when a block, or a place in one, is still to be reserved.
-    """
-    config = claim.config
-    if lease.slot == 0 or config.numbering.ports == "offset":
-        return allocator.offset_ports(config.ports, config.numbering.stride, lease.slot)
-    positions, blocks = registry.positions(lease.project), registry.blocks(lease)
-    try:
-        return {
-            name: blocks[positions[name] // allocator.BLOCK] + positions[name] % allocator.BLOCK
-            for name in config.ports
-        }
-    except KeyError:
-        return None
+
+def _place(claim: Claim) -> Checkout:
+    if claim.checkout is None:
+        raise UsageError("no checkout here: `isoenv exec 1 …` names an instance by number")
+    return claim.checkout
+
+
+def _written(registry: Registry, project: Project, slot: int) -> Lease:
+    lease = registry.with_slot(project, slot)
+    assert lease is not None  # noqa: S101  # the callers have just written it
+    return lease
 
 
 def _same_project(known: Project, asked: Project) -> bool:
@@ -178,176 +172,174 @@ def _is_copy(lease: Lease, place: Checkout) -> bool:
 
 
 def _is_settled(registry: Registry, lease: Lease, claim: Claim) -> bool:
-    assert claim.checkout is not None  # noqa: S101  # the callers have one
-    directory = claim.checkout.git_dir or claim.checkout.root
+    directory = _place(claim).git_dir or _place(claim).root
     identity = os.stat(directory)
     return (
         lease.project.key == claim.project.key
         and lease.root == claim.base
         and lease.git_dir == directory
         and (lease.device, lease.inode) == (identity.st_dev, identity.st_ino)
-        and lease.ports == planned(registry, lease, claim)
+        and lease.ports == reserving.planned(registry, lease, claim.config)
     )
 
 
 def _refuse_copied_pointer(place: Checkout) -> None:
-    """Refuse a directory whose ``.git`` file was copied together with its contents."""
-    try:
-        with open(f"{place.git_dir}/gitdir", "rb") as file:
-            owner = os.path.dirname(os.fsdecode(file.read().removesuffix(b"\n")))
-    except OSError:
-        return
-    if os.path.exists(owner) and not os.path.samefile(owner, place.root):
+    """Refuse a directory whose ``.git`` file leads into the git dir of another checkout."""
+    owner = _owner(place)
+    if owner and os.path.exists(owner) and not os.path.samefile(owner, place.root):
         raise IsoenvError(
             f"{place.root}/.git belongs to {owner}: `git worktree add` makes a checkout of its own"
         )
 
 
-def _token(registry: Registry, place: Checkout, lease: Lease | None) -> checkout.Token:
-    token = checkout.mint(place)
-    if lease is None and any(_is_copy(known, place) for known in registry.with_token(token.value)):
-        return checkout.fresh_token()
-    return token
+def _owner(place: Checkout) -> str | None:
+    """Return the directory that a git dir says it is for, where it does."""
+    if place.git_dir is None:
+        return None
+    directory, name = os.path.split(place.git_dir)
+    if name == ".git":
+        return directory
+    try:
+        with open(f"{place.git_dir}/gitdir", "rb") as file:
+            pointer = os.fsdecode(file.read().removesuffix(b"\n"))
+    except OSError:
+        return None
+    return os.path.dirname(os.path.join(place.git_dir, pointer))
 
 
-def _insert(registry: Registry, claim: Claim, slot: int | None, token: checkout.Token) -> Lease:
-    assert claim.checkout is not None  # noqa: S101  # the caller has one
-    taken = registry.slots(claim.project)
-    if slot is None:
-        remembered, _ = token.entries.get(claim.project.key, (None, None))
-        slot = remembered if remembered not in taken else None
-    if slot is None and claim.checkout.is_main:
-        slot = _main_slot(registry, claim)
-    asked = slot is not None
-    if slot is None:
-        slot = _choose(registry, claim)
-    else:
-        check_slot(claim.config, slot)
-    if slot in taken and registry.with_slot(claim.project, slot):
-        raise IsoenvError(
-            f"slot {slot} of {claim.project.name} is held by {taken[slot]}: `isoenv list`"
-        )
-    wanted = checkout.instance_name(
-        os.path.basename(claim.base) or claim.project.name, claim.project.name, RESERVED
-    )
-    lease = registry.insert(claim.project, slot, _free_name(registry, claim.project, wanted))
-    if asked and slot:
-        _reserve(registry, lease, claim, probe=True)
+def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note]) -> Lease:
+    """Find or insert the lease of the claim's checkout, and bring it up to date."""
+    place, lease = _place(claim), find(registry, claim)
+    is_new = lease is None
+    if lease is None:
+        _refuse_copied_pointer(place)
+        lease = _insert(registry, claim, place, slot, notes)
+    elif lease.project.key != claim.project.key:
+        registry.move_project(lease.project, claim.project)
+        lease = replace(lease, project=claim.project)
+    # A slot that was chosen has been probed, and a remembered one may be held by its own services.
+    probe = is_new and lease.slot == slot
+    notes.extend(reserving.reserve(registry, lease, claim.config, probe=probe))
+    token = _own_token(registry, place)
+    registry.settle(lease, place, claim.base, token.value)
+    lease = _written(registry, claim.project, lease.slot)
+    _write_entry(place, token, lease)
     return lease
 
 
-def _main_slot(registry: Registry, claim: Claim) -> int | None:
-    """Return 0 for the first main checkout, also after the former one is proven gone."""
-    holder = registry.with_slot(claim.project, 0)
+def _insert(
+    registry: Registry, claim: Claim, place: Checkout, asked: int | None, notes: list[Note]
+) -> Lease:
+    project, token = claim.project, checkout.read_token(place)
+    registry.disown(place.git_dir or place.root, token.value if token else None)
+    remembered = None
+    if token and not _is_copied(registry, place, token):
+        remembered = token.entries.get(project.key)
+    slot, name = asked, remembered[1] if remembered else os.path.basename(claim.base)
+    if asked is not None:
+        check_slot(claim.config, asked)
+        _make_room(registry, project, asked)
+    elif remembered and _is_open(registry, claim, remembered[0]):
+        slot = remembered[0]
+    elif place.is_main and _open_main_slot(registry, claim.project, notes):
+        slot = 0
+    if slot is None:
+        slot = _choose(registry, claim, notes)
+    wanted = checkout.instance_name(name or project.name, project.name, RESERVED)
+    return registry.insert(project, slot, _free_name(registry, project, wanted))
+
+
+def _is_open(registry: Registry, claim: Claim, slot: int) -> bool:
+    """Whether nobody has taken a slot that a checkout remembers, or reserved its ports."""
+    if slot > reserving.last_slot(claim.config) or registry.with_slot(claim.project, slot):
+        return False
+    ports = reserving.formula(claim.config, slot).values()
+    return slot == 0 or not any(registry.reserved_by(port) for port in ports)
+
+
+def _open_main_slot(registry: Registry, project: Project, notes: list[Note]) -> bool:
+    """Whether slot 0 is to be had; it is taken from a bare number, and from who is gone."""
+    holder = registry.with_slot(project, 0)
     if holder is None:
-        return 0
-    if holder.git_dir and checkout.is_gone(holder.git_dir, holder.device, holder.inode):
-        claim.say(f"slot 0 was held by {holder.root}, which is gone")
-        registry.delete(holder)
-        return 0
-    return None
+        return True
+    if holder.token and not _is_gone(holder):
+        return False
+    if holder.token:
+        notes.append(Note(f"slot 0 was held by {holder.root}, which is gone"))
+    registry.delete(holder)
+    return True
 
 
-def _choose(registry: Registry, claim: Claim) -> int:
-    numbering, wanted = claim.config.numbering, claim.config.ports
-    blocks = numbering.ports == "block"
-    last = LAST_BLOCK_SLOT if blocks else allocator.last_slot(wanted, numbering.stride)
+def _choose(registry: Registry, claim: Claim, notes: list[Note]) -> int:
     name = os.fsencode(os.path.basename(claim.base))
+    prefer, last = claim.config.numbering.prefer, reserving.last_slot(claim.config)
     choice = allocator.choose(
-        allocator.preferred_slots(numbering.prefer, name, last),
+        allocator.preferred_slots(prefer, name, last),
         registry.slots(claim.project),
-        lambda slot: {} if blocks else allocator.offset_ports(wanted, numbering.stride, slot),
-        lambda port: conflict(registry, port),
+        lambda slot: reserving.formula(claim.config, slot),
+        lambda port: reserving.conflict(registry, port),
     )
-    for line in allocator.explain(choice.skipped):
-        claim.say(line)
+    notes.extend(reserving.notes_of(choice.skipped))
     return choice.slot
 
 
-def conflict(registry: Registry, port: int) -> str | None:
-    """Return why a new lease cannot have this port: a reservation, or somebody's listener."""
-    owner = registry.reserved_by(port)
-    return f"reserved by {owner}" if owner else _listener(port)
+def _make_room(registry: Registry, project: Project, slot: int) -> None:
+    """Take a slot from a bare number; refuse to take it from a checkout."""
+    holder = registry.with_slot(project, slot)
+    if holder is None:
+        return
+    if holder.token:
+        raise IsoenvError(
+            f"slot {slot} of {project.name} is held by {holder.root}: "
+            f"`isoenv release {slot}` gives it back"
+        )
+    registry.delete(holder)
 
 
-def _listener(port: int) -> str | None:
-    if not ports.is_held(port):
-        return None
-    found = ports.holders([port]).get(port)
-    return f"held by {ports.describe(found[0])}" if found else "held by another process"
+def _check_free(project: Project, lease: Lease | None, holder: Lease | None, name: str) -> None:
+    """Refuse a name that an instance other than the one of ``lease`` has."""
+    if holder and not (lease and lease.id == holder.id):
+        raise IsoenvError(
+            f"the name {name} is taken by slot {holder.slot} of {project.name}: "
+            "`isoenv list` shows them"
+        )
 
 
 def _free_name(registry: Registry, project: Project, wanted: str) -> str:
     holder = registry.with_name(project, wanted)
-    if holder is None:
+    if holder and _is_gone(holder):
+        registry.rename(holder, _numbered(registry, project, f"{wanted}@{holder.slot}"))
         return wanted
-    if holder.git_dir and checkout.is_gone(holder.git_dir, holder.device, holder.inode):
-        registry.rename(holder, f"{wanted}@{holder.slot}")
-        return wanted
-    number = 2
-    while registry.with_name(project, f"{wanted}-{number}"):
-        number += 1
-    return f"{wanted}-{number}"
+    return _numbered(registry, project, wanted)
 
 
-def _reserve(registry: Registry, lease: Lease, claim: Claim, *, probe: bool = False) -> None:
-    """Reserve the ports that the configuration asks for; what clashes is shared and said."""
-    if lease.slot and claim.config.numbering.ports == "block":
-        _extend_blocks(registry, lease, claim)
-    wanted = planned(registry, lease, claim) or {}
-    reservations: dict[str, tuple[int, bool]] = {}
-    for name, port in wanted.items():
-        owner = registry.reserved_by(port, other_than=lease.id)
-        reservations[name] = (port, lease.slot == 0 or owner is not None)
-        if lease.slot == 0 or lease.ports.get(name) == port:
-            continue
-        reason = f"also reserved by {owner}" if owner else _listener(port) if probe else None
-        if reason:
-            claim.say(f"port {port} ({name}) of {lease.project.name}:{lease.slot} is {reason}")
-    registry.reserve(lease, reservations)
+def _numbered(registry: Registry, project: Project, wanted: str) -> str:
+    candidates = chain([wanted], (f"{wanted}-{number}" for number in count(2)))
+    return next(name for name in candidates if registry.with_name(project, name) is None)
 
 
-def _extend_blocks(registry: Registry, lease: Lease, claim: Claim) -> None:
-    """Give every port name a position, and the lease the blocks that its positions lie in."""
-    positions = registry.positions(lease.project)
-    for name in claim.config.ports:
-        if name not in positions:
-            positions[name] = max(positions.values(), default=-1) + 1
-            registry.add_position(lease.project, name, positions[name])
-    blocks = registry.blocks(lease)
-    needed = {positions[name] // allocator.BLOCK for name in claim.config.ports}
-    for number in sorted(needed - blocks.keys()):
-        preference = os.fsencode(f"{lease.project.key}\0{lease.slot}\0{number}")
-        start, skipped = allocator.choose_block(
-            allocator.block_starts(claim.config.numbering.range, preference),
-            lambda port: conflict(registry, port),
-        )
-        for line in allocator.explain(skipped):
-            claim.say(line)
-        registry.add_block(lease, number, start)
+def _is_gone(lease: Lease) -> bool:
+    """Whether the checkout of a lease is proven gone."""
+    return bool(lease.git_dir and checkout.is_gone(lease.git_dir, lease.device, lease.inode))
 
 
-def _move(registry: Registry, claim: Claim, lease: Lease, slot: int) -> Lease:
-    """Move a checkout's lease to a slot that is free, or held by no checkout."""
-    check_slot(claim.config, slot)
-    assert claim.checkout is not None  # noqa: S101  # `take` has held a lease for it
-    if other := registry.with_slot(claim.project, slot):
-        if other.token is not None:
-            raise IsoenvError(
-                f"slot {slot} of {claim.project.name} is held by {other.root}: "
-                f"`isoenv -C {other.root} release`"
-            )
-        registry.delete(other)
-    registry.delete(lease)
-    moved = registry.insert(claim.project, slot, lease.name)
-    assert lease.token is not None  # noqa: S101  # a checkout's lease has one
-    registry.settle(moved, claim.checkout, claim.base, lease.token)
-    _reserve(registry, moved, claim, probe=True)
-    return moved
+def _is_copied(registry: Registry, place: Checkout, token: checkout.Token) -> bool:
+    return any(_is_copy(lease, place) for lease in registry.with_token(token.value))
 
 
-def _write_entry(claim: Claim, lease: Lease) -> None:
-    assert claim.checkout is not None  # noqa: S101  # the callers have one
-    token = checkout.mint(claim.checkout)
-    entries = {**token.entries, claim.project.key: (lease.slot, lease.name)}
-    checkout.write_token(claim.checkout, replace(token, entries=entries))
+def _own_token(registry: Registry, place: Checkout) -> checkout.Token:
+    token = checkout.mint(place)
+    return checkout.fresh_token() if _is_copied(registry, place, token) else token
+
+
+def _write_entry(place: Checkout, token: checkout.Token, lease: Lease) -> None:
+    entries = {**token.entries, lease.project.key: (lease.slot, lease.name)}
+    if entries != token.entries:
+        checkout.write_token(place, replace(token, entries=entries))
+
+
+def _drop_entry(place: Checkout, lease: Lease) -> None:
+    token = checkout.read_token(place)
+    if token and token.value == lease.token and lease.project.key in token.entries:
+        entries = {key: at for key, at in token.entries.items() if key != lease.project.key}
+        checkout.write_token(place, replace(token, entries=entries))

@@ -11,7 +11,7 @@ from isoenv import checkout, generated, instances, leasing, ports
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
-    from isoenv.instances import Caller
+    from isoenv.context import Caller
     from isoenv.models import Lease
     from isoenv.registry import Registry
 

@@ -225,6 +225,10 @@ class Registry:
         """Return the starts of an instance's blocks by their number."""
         return dict(self._rows("SELECT number, start FROM block WHERE lease_id = ?", lease.id))
 
+    def block_starts(self) -> set[int]:
+        """Return the first ports of all blocks."""
+        return {start for (start,) in self._rows("SELECT start FROM block")}
+
     # -- writing, inside a transaction -------------------------------------------------------
 
     def insert(self, project: Project, slot: int, name: str) -> Lease:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from isoenv import template
+from isoenv import files, template
 from isoenv.errors import IsoenvError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from isoenv.models import Config, Environment
+
+# The largest template that is read, in bytes.
+LIMIT = 1 << 24
 
 
 def render(config: Config, environment: Environment, targets: Iterable[str]) -> list[str]:
@@ -33,12 +37,11 @@ def render(config: Config, environment: Environment, targets: Iterable[str]) -> 
             known = ", ".join(config.templates) or "none"
             raise NotFoundError(f"no template for {target}: isoenv.toml has {known}")
         source = f"{root}/{config.templates[target]}"
-        try:
-            with open(source, "rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                contents[f"{root}/{target}"] = template.substitute(file.read(), variables), mode
-        except OSError as error:
-            raise IsoenvError(f"cannot read {source}: {error.strerror}") from None
+        text = files.read(source, LIMIT)
+        if text is None:
+            raise IsoenvError(f"no template {source}: `[templates]` of isoenv.toml names it")
+        mode = stat.S_IMODE(os.stat(source).st_mode)
+        contents[f"{root}/{target}"] = template.substitute(text, variables), mode
     for path, (content, mode) in contents.items():
         _replace(path, content, mode)
     return list(contents)
@@ -48,11 +51,11 @@ def _replace(path: str, content: bytes, mode: int) -> None:
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
         os.rename(temporary, path)
     except OSError as error:
-        if os.path.lexists(temporary):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise IsoenvError(f"cannot write {path}: {error.strerror}") from None
+        raise IsoenvError(f"cannot write {path}: {files.reason(error)}") from None

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from isoenv.models import Config, Lease
     from isoenv.registry import Registry
 
-HELD = "is held by another process"
+HELD = "held by another process"
 
 
 class Note(NamedTuple):
-    """A line for the user that ends in why the port is not to be had."""
+    """A line for the user; of a port it ends in why it is not to be had."""
 
     line: str
-    port: int
+    port: int | None = None
 
 
 def tell(say: Callable[[str], None], notes: Iterable[Note]) -> None:
     """Say the notes, with the processes that hold the ports."""
     notes = list(notes)
-    held = {note.port for note in notes if note.line.endswith(HELD)}
+    held = {port for line, port in notes if port and line.endswith(HELD)}
     found = ports.holders(held) if held else {}
     for line, port in notes:
         if line.endswith(HELD) and port in found:
-            say(f"{line.removesuffix(HELD)}is held by {ports.describe(found[port][0])}")
+            say(f"{line.removesuffix(HELD)}held by {ports.describe(found[port][0])}")
         else:
             say(line)
 
@@ -88,7 +88,7 @@ def planned(registry: Registry, lease: Lease, config: Config) -> Mapping[str, in
 def conflict(registry: Registry, port: int) -> str | None:
     """Return why a new lease cannot have this port: a reservation, or somebody's listener."""
     if owner := registry.reserved_by(port):
-        return f"is reserved by {owner}"
+        return f"reserved by {owner}"
     return HELD if ports.is_held(port) else None
 
 
@@ -113,16 +113,16 @@ def reserve(registry: Registry, lease: Lease, config: Config, *, probe: bool) ->
             continue
         if reason := _clash(port, owner, probe=probe):
             title = f"port {port} ({name}) of {lease.project.name}:{lease.slot}"
-            notes.append(Note(f"{title} {reason}", port))
+            notes.append(Note(f"{title} is {reason}", port))
     registry.reserve(lease, reservations)
     return notes
 
 
 def _clash(port: int, owner: str | None, *, probe: bool) -> str | None:
     if port > allocator.HIGHEST_PORT:
-        return f"is above {allocator.HIGHEST_PORT}: no server can have it"
+        return f"above {allocator.HIGHEST_PORT}: no server can have it"
     if owner:
-        return f"is also reserved by {owner}"
+        return f"also reserved by {owner}"
     return HELD if probe and ports.is_held(port) else None
 
 
@@ -135,6 +135,8 @@ def _extend_blocks(registry: Registry, lease: Lease, config: Config) -> list[Not
             registry.add_position(lease.project, name, positions[name])
     blocks = registry.blocks(lease)
     needed = {positions[name] // allocator.BLOCK for name in config.ports}
+    # Passed over without a word, like slots that are taken.
+    others = registry.block_starts()
     notes: list[Note] = []
     for number in sorted(needed - blocks.keys()):
         preference = os.fsencode(f"{lease.project.key}\0{lease.slot}\0{number}")
@@ -142,6 +144,8 @@ def _extend_blocks(registry: Registry, lease: Lease, config: Config) -> list[Not
             allocator.block_starts(config.numbering.range, preference),
             lambda port: conflict(registry, port),
         )
-        notes += notes_of(skipped)
+        notes += notes_of(
+            each for each in skipped if each.port - each.port % allocator.BLOCK not in others
+        )
         registry.add_block(lease, number, start)
     return notes

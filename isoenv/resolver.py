@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from isoenv import template
+from isoenv.errors import NotFoundError
 from isoenv.models import Environment
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def mask(url: str) -> str:
     user, colon, password = credentials.partition(":")
     if not (separator and at and colon and password) or "/" in user:
         return url
-    return f"{scheme}://{user}:***@{place}"
+    # `localhost:3000/@vite` has an @ behind a port. A password may hold anything, even a slash.
+    port, slash, _ = password.partition("/")
+    return url if slash and port.isdecimal() else f"{scheme}://{user}:***@{place}"
 
 
 def _lookup(
@@ -90,7 +93,7 @@ def _lookup(
     def lookup(field: str) -> str:
         table, _, key = field.partition(".")
         if table == "ports":
-            return str(instance.ports[key])
+            return str(_port(instance, key))
         if table == "dirs":
             return dirs[key]
         if table == "env":
@@ -98,6 +101,14 @@ def _lookup(
         return plain[field]
 
     return lookup
+
+
+def _port(instance: Instance, name: str) -> int:
+    if name in instance.ports:
+        return instance.ports[name]
+    # A checkout that is gone cannot reserve what was added to the configuration since.
+    title = f"{instance.project.name}/{instance.slot} {instance.name}"
+    raise NotFoundError(f"no port {name} is reserved for {title}: `isoenv release` gives it back")
 
 
 def _absolute(path: str, root: str) -> str:

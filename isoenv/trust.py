@@ -39,7 +39,7 @@ class Subject:
 
 
 def witness(state: str, place: Checkout, subject: Subject) -> str:
-    """Return the file whose change is a change of the verdict: the record, or before it the token."""
+    """Return the file on which the verdict hangs: the record, or the token before there is one."""
     repository = _repository(place)
     token = checkout.read_token(repository)
     return f"{_folder(state, token.value)}/{subject.digest}" if token else repository.token_file

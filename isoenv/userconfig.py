@@ -6,10 +6,13 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from isoenv import config, files
 from isoenv.errors import ConfigError
+from isoenv.positions import positions
+from isoenv.tables import Table, spell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +30,39 @@ class UserConfig:
         return next((self.projects[name] for name in names if name in self.projects), self.preset)
 
 
-def read(path: str, presets: frozenset[str]) -> UserConfig:
-    """Read the file; a missing one is an empty one.
+def read(path: str, presets: Collection[str]) -> UserConfig:
+    """Read ``preset`` and ``[projects.NAME]`` with a ``preset`` each; a missing file has none.
 
-    >>> # preset = "sky"
-    >>> # [projects.shop]
-    >>> # preset = "orient"
+    Raises ConfigError with file, line, key and what was expected.
     """
-    try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
-    except FileNotFoundError:
+    raw = files.read(path, config.LIMIT)
+    if raw is None:
         return UserConfig()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    projects: dict[str, str] = {}
-    tables = document.pop("projects", {})
-    if not isinstance(tables, dict):
-        raise ConfigError(f"{path}: projects: expected tables such as [projects.shop]")
-    for name, table in tables.items():
-        if not isinstance(table, dict) or table.keys() - {"preset"}:
-            raise ConfigError(f'{path}: projects.{name}: expected preset = "…" alone')
-        projects[name] = _preset(path, f"projects.{name}.preset", table.get("preset"), presets)
-    preset = document.pop("preset", None)
-    if document:
-        raise ConfigError(
-            f"{path}: {next(iter(document))}: unknown key; expected preset or [projects.NAME]"
-        )
-    chosen = None if preset is None else _preset(path, "preset", preset, presets)
-    return UserConfig(chosen, projects)
+    text = config.decode(path, raw).text
+    try:
+        entries = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+    def report(keys: tuple[str, ...], message: str) -> None:
+        lines = positions(text)
+        line = next(lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines)
+        raise ConfigError(f"{path}:{line}: {'.'.join(keys)}: {message}")
+
+    root = Table((), entries, report)
+    root.report_unknown("preset", "projects")
+    tables = root.table("projects")
+    projects = {name: _preset(tables.table(name), presets) for name in tables.entries}
+    for name in tables.entries:
+        tables.table(name).report_unknown("preset")
+    chosen = {name: preset for name, preset in projects.items() if preset is not None}
+    return UserConfig(_preset(root, presets), chosen)
 
 
-def _preset(path: str, key: str, value: object, presets: frozenset[str]) -> str:
-    if isinstance(value, str) and value in presets:
+def _preset(table: Table, presets: Collection[str]) -> str | None:
+    value = table.entries.get("preset")
+    if value is None or (isinstance(value, str) and value in presets):
         return value
-    expected = " or ".join(sorted(presets))
-    raise ConfigError(f"{path}: {key}: expected {expected}, got {value!r}")
+    expected = " or ".join(map(spell, sorted(presets)))
+    table.report("preset", f"expected {expected}, got {spell(value)}")
+    return None

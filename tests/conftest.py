@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from isoenv import context, trust
+from isoenv.errors import IsoenvError, NotTrustedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -164,15 +167,38 @@ def worktree(git: Callable[..., str]) -> Callable[[Path, str], Path]:
 
 
 @pytest.fixture
-def isoenv() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command as a process: ``isoenv("show", cwd=…, env={…}, text=…)``, as ``run``."""
+def allow() -> Callable[[Path], None]:
+    """Trust the configuration of a directory, as `isoenv allow` does; not a broken one."""
+
+    def allow(directory: Path) -> None:
+        try:
+            here = context.find(context.Caller(str(directory), os.environ))
+            context.require_trust(here)
+        except NotTrustedError:
+            assert here.checkout is not None
+            trust.write(here.caller.state, here.checkout, here.subjects, trust.ALLOWED)
+        except IsoenvError:
+            return
+
+    return allow
+
+
+@pytest.fixture
+def isoenv(allow: Callable[[Path], None]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command as a process: ``isoenv("show", cwd=…, env={…}, text=…)``, as ``run``.
+
+    The configuration of ``cwd`` is allowed first, unless ``trusted`` is False.
+    """
 
     def isoenv(
         *args: str,
         cwd: Path | None = None,
         env: Mapping[str, str | None] | None = None,
         text: str = "",
+        trusted: bool = True,
     ) -> subprocess.CompletedProcess[str]:
+        if trusted and cwd:
+            allow(cwd)
         env = {"PYTHONPATH": str(ROOT), **(env or {})}
         return run([sys.executable, "-m", "isoenv", *args], cwd=cwd, env=env, text=text)
 

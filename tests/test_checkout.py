@@ -474,7 +474,7 @@ def test_a_disk_that_takes_nothing_is_one_line_and_nothing_is_left(
     assert names(target) == before
 
 
-def identity(directory: str | None) -> tuple[str, int, int]:
+def recorded(directory: str | None) -> tuple[str, int, int]:
     assert directory
     found = Path(directory).stat()
     return directory, found.st_dev, found.st_ino
@@ -489,7 +489,7 @@ def test_a_token_stays_through_moves_and_ends_with_its_checkout(
     main = make_repo("shop")
     linked = worktree(main, "feature")
     token, main_token = checkout.mint(located(linked)), checkout.mint(located(main))
-    first = identity(located(linked).git_dir)
+    first = recorded(located(linked).git_dir)
 
     git(main, "worktree", "move", str(linked), str(tmp_path / "moved"))
     assert checkout.read_token(located(tmp_path / "moved")) == token
@@ -504,7 +504,7 @@ def test_a_token_stays_through_moves_and_ends_with_its_checkout(
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", main, copy], check=True)
     assert checkout.read_token(located(copy)) == main_token
-    assert identity(located(copy).git_dir)[2] != identity(located(main).git_dir)[2]
+    assert recorded(located(copy).git_dir)[2] != recorded(located(main).git_dir)[2]
     git(tmp_path, "clone", "--quiet", str(main), "clone")
     assert checkout.read_token(located(tmp_path / "clone")) is None
 
@@ -527,8 +527,8 @@ def test_gone_is_said_on_proof_alone(
     main = make_repo("disk/shop")
     disk, linked = main.parent, worktree(main, "../feature")
     (disk / "plain").mkdir()
-    known = [identity(located(path).git_dir) for path in (main, linked)]
-    known.append(identity(str(disk / "plain")))
+    known = [recorded(located(path).git_dir) for path in (main, linked)]
+    known.append(recorded(str(disk / "plain")))
     assert [checkout.is_gone(*one) for one in known] == [False] * 3
     # A disk that is mounted again may have another device number.
     assert [checkout.is_gone(path, 0, inode) for path, _, inode in known] == [False] * 3
@@ -587,6 +587,7 @@ def test_the_worktrees_are_those_that_git_lists(
         Worktree(str(separate), str(top / "elsewhere"))
     ]
     assert checkout.linked_worktrees(Checkout(str(top))) == []
+    assert checkout.owner(Checkout(str(top))) is None
 
 
 def test_a_relative_back_pointer_holds_too(
@@ -611,6 +612,8 @@ def test_a_forged_pointer_into_a_repository_does_not_hold(
         evil.mkdir()
         (evil / ".git").write_text(f"gitdir: {located(path).git_dir}\n")
         assert not checkout.back_pointer_holds(located(evil)), kind
+        is_linked = os.path.exists(f"{located(path).git_dir}/gitdir")
+        assert checkout.owner(located(evil)) == (str(path) if is_linked else None), kind
         shutil.rmtree(evil)
     trusted = str(kinds["main"] / ".git")
     own = evil / "own.git/worktrees/evil"

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from isoenv import generated, instances, trust
+from isoenv import context, generated, trust
 from isoenv.cli import output, start
 from isoenv.errors import NotFoundError
 
@@ -31,7 +31,7 @@ def command() -> None:
 def decide(verdict: str) -> None:
     """Record the verdict on the files of this place, showing what is new about them."""
     caller = start.caller()
-    here = instances.context(caller)
+    here = context.find(caller)
     if here.checkout is None or here.base is None or not here.subjects:
         raise NotFoundError(
             f"no isoenv.toml in {here.base or caller.directory}: `isoenv init` writes one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import generated, instances, leasing
+from isoenv import context, generated, leasing
 from isoenv.cli import params, start
 from isoenv.errors import UsageError
 
@@ -30,7 +30,8 @@ def command(instance: str | None, name: str | None) -> None:
             raise UsageError(f"{instance} is no slot: `isoenv claim 3 --name {instance}`")
         slot = int(instance)
     caller = start.caller()
-    here = instances.context(caller)
+    here = context.find(caller)
+    context.require_trust(here)
     with start.registry(caller) as registry:
         lease = leasing.take(registry, here.claim, slot, name)
     if here.base:

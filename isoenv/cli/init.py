@@ -6,9 +6,12 @@ import os
 
 import click
 
-from isoenv import checkout, paths, presets
+from isoenv import checkout, files, paths, presets
 from isoenv.cli import start
 from isoenv.errors import IsoenvError
+
+# What a project may be called, in characters.
+LENGTH = 64
 
 
 @click.command("init")
@@ -26,26 +29,18 @@ def command(preset: str | None) -> None:
     caller = start.caller()
     place = checkout.locate(caller.directory)
     root = place.checkout.root if place else caller.directory
-    name = checkout.project_name(place.checkout, root) if place else os.path.basename(root)
+    found = checkout.project_name(place.checkout, root) if place else os.path.basename(root)
+    name = checkout.instance_name(found, "project", ())[:LENGTH].strip()
     target = f"{root}/{paths.CONFIG_NAME}"
-    content = _content(name, preset)
-    try:
-        with open(target, "xb") as file:
-            file.write(content)
-    except FileExistsError:
-        raise IsoenvError(f"{target} exists: edit it, or remove it first") from None
-    except OSError as error:
-        raise IsoenvError(f"cannot write {target}: {error.strerror}") from None
+    _write(target, _content(name, preset))
     start.say(f"wrote {target}")
 
 
 def _content(name: str, preset: str | None) -> bytes:
     import tomli_w
 
-    # A preset may name the project itself; then all its checkouts share their slots.
-    document: dict[str, object] = {}
-    if preset != "sky":
-        document["project"] = name.replace(":", "-")
+    # The preset of SkyPilot names the project itself: all its checkouts share their slots.
+    document: dict[str, object] = {} if preset == "sky" else {"project": name}
     if preset:
         document["extends"] = preset
     else:
@@ -53,3 +48,19 @@ def _content(name: str, preset: str | None) -> bytes:
         document["env"] = {"WEB_URL": "http://localhost:{ports.web}"}
         document["dirs"] = {"DATA_DIR": ".dev-data/instance-{id}"}
     return tomli_w.dumps(document).encode()
+
+
+def _write(target: str, content: bytes) -> None:
+    """Write a file that is not there yet, whole or not at all."""
+    try:
+        with open(target, "xb") as file:
+            try:
+                file.write(content)
+                file.flush()
+            except OSError:
+                os.unlink(target)
+                raise
+    except FileExistsError:
+        raise IsoenvError(f"{target} exists: edit it, or remove it first") from None
+    except OSError as error:
+        raise IsoenvError(f"cannot write {target}: {files.reason(error)}") from None

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import checkout, instances
+from isoenv import checkout, context, diagnosis, instances, resolver
 from isoenv.cli import output, params, show, start
-from isoenv.errors import ConfigError, IsoenvError
+from isoenv.errors import IsoenvError, UsageError
 
 if TYPE_CHECKING:
-    from isoenv.instances import Caller
+    from isoenv.context import Caller
     from isoenv.models import Lease
     from isoenv.registry import Registry
 
@@ -34,19 +34,24 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
       isoenv list
       isoenv list --all --json
     """
+    if watch and as_json:
+        raise UsageError("`--watch` is for people: leave out `--json`")
     caller = start.caller()
     with start.registry(caller) as registry:
-        if watch:
-            _watch(caller, registry, every=every)
-        elif as_json:
-            output.write_json({"instances": _instances(caller, registry, every=every)})
-        else:
-            _write(_instances(caller, registry, every=every), every=every)
-
-
-def _instances(caller: Caller, registry: Registry, *, every: bool) -> list[dict[str, object]]:
-    project = None if every else instances.context(caller).project
-    return [_describe(caller, registry, lease) for lease in registry.leases(project)]
+        project = None if every else context.find(caller).project
+        while True:
+            leases = registry.leases(project)
+            found = [_describe(caller, registry, lease) for lease in leases]
+            if as_json:
+                output.write_json({"instances": found})
+                return
+            if watch:
+                click.clear()
+            _write(found, every=every)
+            if not watch:
+                _say_clashes(registry, leases)
+                return
+            time.sleep(INTERVAL)
 
 
 def _describe(caller: Caller, registry: Registry, lease: Lease) -> dict[str, object]:
@@ -57,7 +62,7 @@ def _describe(caller: Caller, registry: Registry, lease: Lease) -> dict[str, obj
         "slot": lease.slot,
         "name": lease.name,
         "root": lease.root,
-        "trusted": True,
+        "trusted": False,
         "ports": dict(lease.ports),
         "dirs": {},
         "urls": {},
@@ -66,10 +71,10 @@ def _describe(caller: Caller, registry: Registry, lease: Lease) -> dict[str, obj
     if not gone:
         try:
             selected = instances.of_lease(caller, lease)
+            context.require_trust(selected.context)
             found |= show.describe(instances.environment(selected, registry))
-        except ConfigError:
-            found["trusted"] = False
         except IsoenvError:
+            # Somebody's broken or untrusted file must not hide the other instances.
             pass
     return found | {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
 
@@ -87,7 +92,7 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
             str(row["name"]),
             place,
             " ".join(f"{name}={port}" for name, port in ports.items()),
-            " ".join(urls.values()),
+            " ".join(map(resolver.mask, urls.values())),
         ]
         rows.append([str(row["project"]), *cells] if every else cells)
     if not rows:
@@ -96,9 +101,9 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
     output.write_table(["PROJECT", *headers] if every else headers, rows)
 
 
-def _watch(caller: Caller, registry: Registry, *, every: bool) -> None:
-    while True:
-        # Home and clear, as `watch` does, only where somebody looks.
-        click.clear()
-        _write(_instances(caller, registry, every=every), every=every)
-        time.sleep(INTERVAL)
+def _say_clashes(registry: Registry, shown: list[Lease]) -> None:
+    """Say which ports of the instances shown are reserved by another instance too."""
+    ports = {port for lease in shown for port in lease.ports.values()}
+    for port, finding in diagnosis.clashes(registry.leases()):
+        if port in ports:
+            start.say(finding.message)

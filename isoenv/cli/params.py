@@ -13,10 +13,10 @@ from isoenv.errors import IsoenvError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from isoenv.instances import Context
+    from isoenv.context import Context
 
 
-class _Completed(click.ParamType):
+class _Completed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 alone
     """An argument whose candidates come from the place that the command would be started in."""
 
     def shell_complete(
@@ -39,14 +39,14 @@ class _Completed(click.ParamType):
 
 def _place(ctx: click.Context) -> Context:
     """Return where the command line would have an effect: in the directory of ``-C``."""
-    from isoenv import instances
+    from isoenv import context
     from isoenv.cli import start
 
-    caller = instances.Caller(os.getcwd(), os.environ, start.say)
+    caller = context.Caller(os.getcwd(), os.environ, start.say)
     directory = ctx.find_root().params.get("directory")
     if directory:
-        caller = instances.Caller(os.path.join(caller.directory, directory), os.environ, start.say)
-    return instances.context(caller)
+        caller = context.Caller(os.path.join(caller.directory, directory), os.environ, start.say)
+    return context.find(caller)
 
 
 class InstanceParam(_Completed):
@@ -55,7 +55,10 @@ class InstanceParam(_Completed):
     name = "instance"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None  # noqa: ANN401  # click's
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> str:
         """Refuse an empty one: an unset variable of a script must not mean "here"."""
         if not value:

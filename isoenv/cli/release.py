@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import generated, instances, leasing
+from isoenv import context, generated, instances, leasing
 from isoenv.cli import params, start
 from isoenv.errors import NotFoundError
 
@@ -24,7 +24,7 @@ def command(instance: str | None) -> None:
     caller = start.caller()
     with start.registry(caller) as registry:
         if instance in (None, "."):
-            here = instances.context(caller)
+            here = context.find(caller)
             lease = leasing.find(registry, here.claim)
             if lease is None:
                 raise NotFoundError(f"{here.base or caller.directory} holds no slot: `isoenv list`")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from isoenv import instances, resolver, shells
 from isoenv.cli import output, params, start
-from isoenv.models import Environment
+
+if TYPE_CHECKING:
+    from isoenv.models import Environment
 
 FORMATS = ("table", "json", "dotenv", "bash", "zsh", "fish")
 

@@ -6,14 +6,15 @@ import os
 
 import click
 
+from isoenv.cli import output
+from isoenv.context import Caller
 from isoenv.errors import IsoenvError
-from isoenv.instances import Caller
 from isoenv.registry import Registry
 
 
 def say(line: str) -> None:
     """Write one line for people: to standard error, which no program reads."""
-    click.echo(f"isoenv: {line}", err=True)
+    click.echo(output.clean(f"isoenv: {line}"), err=True)
 
 
 def caller(program: str | None = None) -> Caller:

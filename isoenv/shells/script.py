@@ -67,7 +67,7 @@ class Script:
         path: Sequence[str],
         variables: Mapping[str, str | None],
     ) -> None:
-        """Keep the fields as they are; ``message`` is a line for people, or empty; ``use`` as in Ready."""
+        """Keep the fields; ``message`` is a line for people, or empty, ``use`` as in Ready."""
         self.header = header
         self.root = root
         self.label = label
