@@ -35,3 +35,12 @@ def executable() -> str:
     # `python -m isoenv`: the command that was installed with this interpreter.
     beside = f"{os.path.dirname(sys.executable)}/isoenv"
     return beside if os.path.exists(beside) else name
+
+
+def is_outdated(launcher: str) -> bool:
+    """Whether an installed launcher differs from the one of this version."""
+    try:
+        with open(launcher, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read() != text("isoenv.sh")
+    except OSError:
+        return False

@@ -29,6 +29,9 @@ COMMANDS = (
     "render",
     "prune",
     "doctor",
+    "on",
+    "off",
+    "reload",
     "completion",
 )
 

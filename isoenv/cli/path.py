@@ -6,7 +6,7 @@ import click
 
 from isoenv import instances
 from isoenv.cli import output, params, start
-from isoenv.errors import UsageError
+from isoenv.errors import NotFoundError, UsageError
 
 
 @click.command("path")
@@ -28,4 +28,6 @@ def command(subpath: str, instance: str | None) -> None:
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False)
         found = instances.instance(selected, registry)
+    if found.slot == 0 and selected.context.config.numbering.main == "none":
+        raise NotFoundError(f"{found.project.name}/0 is left as it is: `isoenv path {subpath} 1`")
     output.write(f"{found.dir}/{subpath}".rstrip("/") + "\n")

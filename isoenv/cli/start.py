@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import click
 
 from isoenv.cli import output
 from isoenv.context import Caller
-from isoenv.errors import IsoenvError
+from isoenv.errors import IsoenvError, UsageError
 from isoenv.registry import Registry
 
 
@@ -29,3 +30,11 @@ def caller(program: str | None = None) -> Caller:
 def registry(of: Caller) -> Registry:
     """Open the caller's registry."""
     return Registry(of.state)
+
+
+def refuse_without_hook(action: str) -> NoReturn:
+    """Say that only the hook's own function can act in the shell that called."""
+    raise UsageError(
+        f"`isoenv {action}` acts in a shell with the hook, and this one has none: "
+        '`eval "$(isoenv hook bash)"`, zsh and fish alike'
+    )
