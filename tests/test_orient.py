@@ -198,9 +198,7 @@ def test_a_main_checkout_that_comes_last_finds_whatsapp_taken(
     assert isoenv("exec", ".", "sh", "-c", script, cwd=orienter).stdout == "false\n"
 
 
-def test_templates_are_filled_in_with_this_environment_alone(
-    feature: Path, isoenv: Isoenv
-) -> None:
+def test_templates_are_filled_in_with_this_environment_alone(feature: Path, isoenv: Isoenv) -> None:
     (feature / "docker/nginx-local.template.conf").chmod(0o640)
     done = isoenv("render", cwd=feature, env={"NOT_OURS": "theirs"})
     target = feature / "docker/nginx-local.conf"
@@ -232,5 +230,15 @@ def test_a_template_that_is_not_there_leaves_the_old_file(feature: Path, isoenv:
     assert {path.name for path in (feature / "docker").iterdir()} == {source.name, target.name}
 
 
-# By `cksum(name) % 9 + 1` the first two get 2, and both of the others 3.
-HASHED = {"qr-login": 2, "slack-bridge": 3, "voice-messages": 4}
+def test_slots_follow_the_hash_of_the_seed_and_the_second_of_two_moves_on(
+    orienter: Path, worktree: Worktree, isoenv: Isoenv
+) -> None:
+    # Without ports nothing on this machine can be in the way.
+    config = 'project = "orienter"\n[instance]\nprefer = "cksum"\n'
+    (orienter / "isoenv.toml").write_text(config)
+    # `printf %s NAME | cksum` % 9 + 1 is 8, 2, 2 and 9.
+    for name, slot in {"feature-auth": 8, "qr-login": 2, "slack-bridge": 3, "a": 9}.items():
+        root = worktree(orienter, name)
+        (root / "isoenv.toml").write_text(config)
+        shown = json.loads(isoenv("show", "--json", cwd=root).stdout)
+        assert (shown["name"], shown["slot"]) == (name, slot)
