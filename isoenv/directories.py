@@ -20,6 +20,8 @@ def make(directories: Iterable[str], checkout: str | None) -> None:
     """
     for directory in directories:
         inside = checkout is not None and directory.startswith(f"{checkout.rstrip('/')}/")
+        if checkout and inside and not os.path.isdir(checkout):
+            raise IsoenvError(f"{checkout} is gone: `isoenv prune` gives its slot back")
         try:
             _make(directory, ignored=inside)
         except OSError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, checkout, reserving
+from isoenv import allocator, checkout, identity, reserving
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.models import Checkout
 from isoenv.names import RESERVED
@@ -49,9 +49,11 @@ def find(registry: Registry, claim: Claim) -> Lease | None:
         return None
     token = checkout.read_token(claim.checkout)
     for lease in registry.with_token(token.value) if token else []:
-        if _same_project(lease.project, claim.project) and not _is_copy(lease, claim.checkout):
+        if identity.is_same_project(lease.project, claim.project) and not identity.is_copy(
+            lease, claim.checkout
+        ):
             if lease.root != claim.base:
-                _refuse_copied_pointer(claim.checkout)
+                identity.refuse_copied_pointer(claim.checkout)
             return lease
     return None
 
@@ -106,7 +108,7 @@ def take(registry: Registry, claim: Claim, slot: int | None, name: str | None) -
         if name is not None and lease.name != name:
             registry.rename(lease, name)
         lease = _written(registry, claim.project, lease.slot)
-        _write_entry(place, _own_token(registry, place), lease)
+        identity.write_entry(place, identity.own_token(registry, place), lease)
         return lease
 
 
@@ -124,7 +126,7 @@ def give_back(registry: Registry, lease: Lease) -> None:
             place = Checkout(lease.root, None if plain else lease.git_dir)
             # What a checkout remembers is a wish; where it cannot be written it does no harm.
             with suppress(IsoenvError):
-                _drop_entry(place, lease)
+                identity.drop_entry(place, lease)
 
 
 @contextmanager
@@ -148,63 +150,16 @@ def _written(registry: Registry, project: Project, slot: int) -> Lease:
     return lease
 
 
-def _same_project(known: Project, asked: Project) -> bool:
-    """Whether it is the same project, perhaps one known by a path that has changed since."""
-    if known.key == asked.key:
-        return True
-    paths = known.key.startswith("/") and asked.key.startswith("/")
-    return paths and known.key.partition("//")[2] == asked.key.partition("//")[2]
-
-
-def _is_copy(lease: Lease, place: Checkout) -> bool:
-    """Whether ``place`` carries the token of another checkout that still exists.
-
-    A copy (`cp -a`) has the token and another inode, while the old git dir is where it was. When
-    the old one is gone, the checkout was moved to another file system.
-    """
-    directory = place.git_dir or place.root
-    identity = os.stat(directory)
-    if (identity.st_dev, identity.st_ino) == (lease.device, lease.inode):
-        return False
-    if lease.git_dir is None or lease.git_dir == directory:
-        return False
-    return checkout.is_gone(lease.git_dir, lease.device, lease.inode) is False
-
-
 def _is_settled(registry: Registry, lease: Lease, claim: Claim) -> bool:
     directory = _place(claim).git_dir or _place(claim).root
-    identity = os.stat(directory)
+    status = os.stat(directory)
     return (
         lease.project.key == claim.project.key
         and lease.root == claim.base
         and lease.git_dir == directory
-        and (lease.device, lease.inode) == (identity.st_dev, identity.st_ino)
+        and (lease.device, lease.inode) == (status.st_dev, status.st_ino)
         and lease.ports == reserving.planned(registry, lease, claim.config)
     )
-
-
-def _refuse_copied_pointer(place: Checkout) -> None:
-    """Refuse a directory whose ``.git`` file leads into the git dir of another checkout."""
-    owner = _owner(place)
-    if owner and os.path.exists(owner) and not os.path.samefile(owner, place.root):
-        raise IsoenvError(
-            f"{place.root}/.git belongs to {owner}: `git worktree add` makes a checkout of its own"
-        )
-
-
-def _owner(place: Checkout) -> str | None:
-    """Return the directory that a git dir says it is for, where it does."""
-    if place.git_dir is None:
-        return None
-    directory, name = os.path.split(place.git_dir)
-    if name == ".git":
-        return directory
-    try:
-        with open(f"{place.git_dir}/gitdir", "rb") as file:
-            pointer = os.fsdecode(file.read().removesuffix(b"\n"))
-    except OSError:
-        return None
-    return os.path.dirname(os.path.join(place.git_dir, pointer))
 
 
 def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note]) -> Lease:
@@ -212,7 +167,7 @@ def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note])
     place, lease = _place(claim), find(registry, claim)
     is_new = lease is None
     if lease is None:
-        _refuse_copied_pointer(place)
+        identity.refuse_copied_pointer(place)
         lease = _insert(registry, claim, place, slot, notes)
     elif lease.project.key != claim.project.key:
         registry.move_project(lease.project, claim.project)
@@ -220,10 +175,10 @@ def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note])
     # A slot that was chosen has been probed, and a remembered one may be held by its own services.
     probe = is_new and lease.slot == slot
     notes.extend(reserving.reserve(registry, lease, claim.config, probe=probe))
-    token = _own_token(registry, place)
+    token = identity.own_token(registry, place)
     registry.settle(lease, place, claim.base, token.value)
     lease = _written(registry, claim.project, lease.slot)
-    _write_entry(place, token, lease)
+    identity.write_entry(place, token, lease)
     return lease
 
 
@@ -233,9 +188,9 @@ def _insert(
     project, token = claim.project, checkout.read_token(place)
     registry.disown(place.git_dir or place.root, token.value if token else None)
     remembered = None
-    if token and not _is_copied(registry, place, token):
+    if token and not identity.is_copied(registry, place, token):
         remembered = token.entries.get(project.key)
-    slot, name = asked, remembered[1] if remembered else os.path.basename(claim.base)
+    slot, name = asked, remembered[1] if remembered else os.path.basename(place.root)
     if asked is not None:
         check_slot(claim.config, asked)
         _make_room(registry, project, asked)
@@ -244,7 +199,7 @@ def _insert(
     elif place.is_main and _open_main_slot(registry, claim.project, notes):
         slot = 0
     if slot is None:
-        slot = _choose(registry, claim, notes)
+        slot = _choose(registry, claim, os.path.basename(place.root), notes)
     wanted = checkout.instance_name(name or project.name, project.name, RESERVED)
     return registry.insert(project, slot, _free_name(registry, project, wanted))
 
@@ -262,7 +217,7 @@ def _open_main_slot(registry: Registry, project: Project, notes: list[Note]) -> 
     holder = registry.with_slot(project, 0)
     if holder is None:
         return True
-    if holder.token and not _is_gone(holder):
+    if holder.token and not identity.is_gone(holder):
         return False
     if holder.token:
         notes.append(Note(f"slot 0 was held by {holder.root}, which is gone"))
@@ -270,14 +225,19 @@ def _open_main_slot(registry: Registry, project: Project, notes: list[Note]) -> 
     return True
 
 
-def _choose(registry: Registry, claim: Claim, notes: list[Note]) -> int:
-    name = os.fsencode(os.path.basename(claim.base))
+def _choose(registry: Registry, claim: Claim, name: str, notes: list[Note]) -> int:
     prefer, last = claim.config.numbering.prefer, reserving.last_slot(claim.config)
+    bases = reserving.bases(claim.config)
+
+    def conflict(port: int) -> str | None:
+        # Whether or not a checkout holds slot 0 yet, its ports are known.
+        return bases.get(port) or reserving.conflict(registry, port)
+
     choice = allocator.choose(
-        allocator.preferred_slots(prefer, name, last),
+        allocator.preferred_slots(prefer, os.fsencode(name), last),
         registry.slots(claim.project),
         lambda slot: reserving.formula(claim.config, slot),
-        lambda port: reserving.conflict(registry, port),
+        conflict,
     )
     notes.extend(reserving.notes_of(choice.skipped))
     return choice.slot
@@ -307,7 +267,7 @@ def _check_free(project: Project, lease: Lease | None, holder: Lease | None, nam
 
 def _free_name(registry: Registry, project: Project, wanted: str) -> str:
     holder = registry.with_name(project, wanted)
-    if holder and _is_gone(holder):
+    if holder and identity.is_gone(holder):
         registry.rename(holder, _numbered(registry, project, f"{wanted}@{holder.slot}"))
         return wanted
     return _numbered(registry, project, wanted)
@@ -316,30 +276,3 @@ def _free_name(registry: Registry, project: Project, wanted: str) -> str:
 def _numbered(registry: Registry, project: Project, wanted: str) -> str:
     candidates = chain([wanted], (f"{wanted}-{number}" for number in count(2)))
     return next(name for name in candidates if registry.with_name(project, name) is None)
-
-
-def _is_gone(lease: Lease) -> bool:
-    """Whether the checkout of a lease is proven gone."""
-    return bool(lease.git_dir and checkout.is_gone(lease.git_dir, lease.device, lease.inode))
-
-
-def _is_copied(registry: Registry, place: Checkout, token: checkout.Token) -> bool:
-    return any(_is_copy(lease, place) for lease in registry.with_token(token.value))
-
-
-def _own_token(registry: Registry, place: Checkout) -> checkout.Token:
-    token = checkout.mint(place)
-    return checkout.fresh_token() if _is_copied(registry, place, token) else token
-
-
-def _write_entry(place: Checkout, token: checkout.Token, lease: Lease) -> None:
-    entries = {**token.entries, lease.project.key: (lease.slot, lease.name)}
-    if entries != token.entries:
-        checkout.write_token(place, replace(token, entries=entries))
-
-
-def _drop_entry(place: Checkout, lease: Lease) -> None:
-    token = checkout.read_token(place)
-    if token and token.value == lease.token and lease.project.key in token.entries:
-        entries = {key: at for key, at in token.entries.items() if key != lease.project.key}
-        checkout.write_token(place, replace(token, entries=entries))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Seconds that a writer waits for the others before it gives up.
 PATIENCE = 30.0
+# The smallest page of SQLite, in bytes.
+SMALLEST = 512
 
 _LEASE = """
 SELECT lease.id, project.key, project.name, slot, lease.name, token, root, git_dir, device,
@@ -76,12 +78,15 @@ class Registry:
         with self._gate():
             # Somebody else may have made it while this process waited.
             if self._version() == 0:
+                # What is shorter than any database SQLite takes for none, and overwrites.
+                if 0 < os.path.getsize(self.file) < SMALLEST:
+                    raise self._unusable("file is not a database")
                 self.connection.execute("PRAGMA journal_mode = WAL")
                 self.connection.executescript(
                     f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
 
-    def _unusable(self, error: Exception) -> RegistryError:
+    def _unusable(self, error: object) -> RegistryError:
         return RegistryError(f"cannot use the registry {self.file}: {error}: `isoenv doctor`")
 
     @contextmanager
@@ -178,8 +183,8 @@ class Registry:
         """Return the projects that hold leases and have this name, or this key."""
         rows = self._rows(
             "SELECT DISTINCT project.key, project.name FROM project"
-            " JOIN lease ON project_id = project.id WHERE project.name = ? OR project.key = ?",
-            name,
+            " JOIN lease ON project_id = project.id"
+            " WHERE project.name = CAST(?1 AS TEXT) OR project.key = ?1",
             os.fsencode(name),
         )
         return [Project(os.fsdecode(key), found) for key, found in rows]

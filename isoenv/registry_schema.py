@@ -27,7 +27,7 @@ CREATE TABLE lease (
   UNIQUE (project_id, name)
 );
 CREATE UNIQUE INDEX lease_token ON lease (token, project_id) WHERE token IS NOT NULL;
--- `shared`: nobody could be moved out of the way (the bases of slot 0, a number asked for).
+-- `shared`: somebody else has it too, and neither can be moved (slot 0, a number asked for).
 CREATE TABLE reservation (
   lease_id INTEGER NOT NULL REFERENCES lease ON DELETE CASCADE,
   name TEXT NOT NULL,

@@ -68,6 +68,13 @@ def formula(config: Config, slot: int) -> dict[str, int]:
     return allocator.offset_ports(config.ports, config.numbering.stride, slot)
 
 
+def bases(config: Config) -> dict[int, str]:
+    """Return the ports that belong to slot 0, each with what to say of it."""
+    if config.numbering.main == "none":
+        return {}
+    return {port.base: f"the port of {port.name} in slot 0" for port in config.ports.values()}
+
+
 def planned(registry: Registry, lease: Lease, config: Config) -> Mapping[str, int] | None:
     """Return the ports that the configuration asks for in this lease's slot.
 
@@ -108,7 +115,7 @@ def reserve(registry: Registry, lease: Lease, config: Config, *, probe: bool) ->
     reservations: dict[str, tuple[int, bool]] = {}
     for name, port in (planned(registry, lease, config) or {}).items():
         owner = registry.reserved_by(port, other_than=lease.id)
-        reservations[name] = (port, lease.slot == 0 or owner is not None)
+        reservations[name] = (port, owner is not None)
         if lease.slot == 0 or lease.ports.get(name) == port:
             continue
         if reason := _clash(port, owner, probe=probe):

@@ -26,6 +26,8 @@ COMMANDS = (
     "enable",
     "disable",
     "init",
+    "check",
+    "schema",
     "render",
     "prune",
     "doctor",

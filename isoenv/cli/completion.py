@@ -17,10 +17,14 @@ def command(shell: str) -> None:
 
     \b
     Example:
-      isoenv completion zsh > ~/.zfunc/_isoenv
+      eval "$(isoenv completion bash)"              # in ~/.bashrc
+      isoenv completion zsh > ~/.zfunc/_isoenv      # ~/.zfunc stands in fpath before compinit
       isoenv completion fish > ~/.config/fish/completions/isoenv.fish
     """
     script = get_completion_class(shell)
     if script is None:
         raise UsageError(f"no completion for {shell}: bash, zsh and fish have one")
-    output.write(script(cli.group, {}, "isoenv", "_ISOENV_COMPLETE").source() + "\n")
+    text = script(cli.group, {}, "isoenv", "_ISOENV_COMPLETE").source()
+    # Click's test is true for the first tab of a function from fpath, and for no other.
+    text = text.replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _isoenv")
+    output.write(f"{text}\n")

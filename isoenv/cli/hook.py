@@ -9,9 +9,21 @@ import click
 from isoenv import paths, scripts, shells
 from isoenv.errors import UsageError
 
+# The files that make a hook, and the form without a prompt.
+_HOOKS = {
+    "bash": ("hook.bash",),
+    "zsh": ("hook.zsh",),
+    "fish": ("enter.fish", "record.fish", "hook.fish"),
+}
+_NO_PROMPT = {
+    "bash": ("env.sh",),
+    "zsh": ("env.sh",),
+    "fish": ("enter.fish", "record.fish", "env.fish"),
+}
+
 
 @click.command("hook")
-@click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", required=False, type=click.Choice(list(_HOOKS)))
 @click.option("--env", "no_prompt", is_flag=True, help="For BASH_ENV and .zshenv: no prompt.")
 def command(shell: str | None, *, no_prompt: bool) -> None:
     """Print the hook of SHELL: the right environment in every directory, from then on.
@@ -27,13 +39,11 @@ def command(shell: str | None, *, no_prompt: bool) -> None:
       isoenv hook bash --env > ~/.isoenv-env.sh          # then: export BASH_ENV=~/.isoenv-env.sh
     """
     name = shell or shells.detect()
-    if name not in ("bash", "zsh", "fish"):
+    if name not in _HOOKS:
         raise UsageError(f"no hook for {name}: bash, zsh and fish have one")
-    file = f"hook.{name}"
-    if no_prompt:
-        file = "env.fish" if name == "fish" else "env.sh"
     spelling = shells.named(name)
-    script = scripts.text(file)
+    files = (_NO_PROMPT if no_prompt else _HOOKS)[name]
+    script = "\n".join(scripts.text(file) for file in files)
     script = script.replace("@ISOENV@", spelling.quote(scripts.executable()))
     default = paths.state_dir({**os.environ, "ISOENV_STATE_DIR": ""})
     click.echo(script.replace("@STATE@", spelling.quote(default)), nl=False)

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from isoenv import context, paths
 from isoenv.cli import output
 from isoenv.context import Caller
 from isoenv.errors import IsoenvError, UsageError
@@ -29,6 +30,9 @@ def caller(program: str | None = None) -> Caller:
 
 def registry(of: Caller) -> Registry:
     """Open the caller's registry."""
+    if not os.path.exists(paths.registry_file(of.state)):
+        # What is wrong with the configuration is said before anything is made.
+        context.find(of)
     return Registry(of.state)
 
 

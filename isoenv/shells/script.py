@@ -28,14 +28,18 @@ _POSIX_TESTS = {
     DIFFERS: '[ "${{{0}-}}" != {1} ]',
     ASKED: '[ "${{{0}:-${{__ISOENV_SLOT-}}}}" != "${{__ISOENV_SLOT-}}" ]',
 }
+# A builtin's start is what costs in fish: tests of files go into one. Of variables they do not,
+# for a value such as `!` would be taken for an operator.
+_FISH_FILE_TESTS = {
+    MISSING: "! -e {0}",
+    EXISTS: "-e {0}",
+    NEWER: "{0} -nt {1}",
+    OLDER: "{0} -ot {1}",
+    NO_DIRECTORY: "! -d {0}",
+}
 _FISH_TESTS = {
-    MISSING: "not test -e {0}",
-    EXISTS: "test -e {0}",
-    NEWER: "test {0} -nt {1}",
-    OLDER: "test {0} -ot {1}",
-    NO_DIRECTORY: "not test -d {0}",
     DIFFERS: 'test "${0}" != {1}',
-    ASKED: 'test -n "${0}" -a "${0}" != "$__ISOENV_SLOT"',
+    ASKED: 'test "x${0}" != x -a "x${0}" != "x$__ISOENV_SLOT"',
 }
 
 
@@ -95,7 +99,7 @@ def _facts(script: Script) -> list[tuple[str, str]]:
 
 
 def _posix(script: Script, shell: Shell) -> str:
-    tests = " ||\n  ".join(_tests(script, shell, _POSIX_TESTS)) or "false"
+    tests = " ||\n  ".join(_tests(script.conditions, shell, _POSIX_TESTS)) or "false"
     return "\n".join(
         [
             f"# {script.header}",
@@ -109,12 +113,23 @@ def _posix(script: Script, shell: Shell) -> str:
 
 
 def _fish(script: Script, shell: Shell) -> str:
-    tests = "\n    or ".join(_tests(script, shell, _FISH_TESTS)) or "false"
+    # To fish, what is missing is older than anything.
+    aged = {words[0] for kind, *words in script.conditions if kind == OLDER}
+    conditions = [
+        condition
+        for condition in script.conditions
+        if condition[0] != MISSING or condition[1] not in aged
+    ]
+    files = _tests(conditions, shell, _FISH_FILE_TESTS)
+    tests = ["test " + " \\\n        -o ".join(files)] if files else []
+    tests += _tests(conditions, shell, _FISH_TESTS)
     return "\n".join(
         [
             f"# {script.header}",
             *(f"set -g {name} {shell.quote(value)}" for name, value in _facts(script)),
-            f"function __isoenv_stale\n    {tests}\nend",
+            "function __isoenv_stale",
+            "    " + ("\n    or ".join(tests) or "false"),
+            "end",
             "function __isoenv_load",
             *(f"    {line}" for line in _steps(script, shell)),
             "end\n",
@@ -122,13 +137,14 @@ def _fish(script: Script, shell: Shell) -> str:
     )
 
 
-def _tests(script: Script, shell: Shell, patterns: Mapping[str, str]) -> list[str]:
+def _tests(conditions: Sequence[Condition], shell: Shell, patterns: Mapping[str, str]) -> list[str]:
     return [
         patterns[kind].format(
             words[0] if kind in (DIFFERS, ASKED) else shell.quote(words[0]),
             *map(shell.quote, words[1:]),
         )
-        for kind, *words in script.conditions
+        for kind, *words in conditions
+        if kind in patterns
     ]
 
 

@@ -1,0 +1,502 @@
+# shellcheck shell=bash
+# isoenv in bash 4.4 and newer: the right environment at every prompt, by builtins alone.
+
+# =============================================================================
+#
+# What this shell knows. Nothing of it is exported: a child shell begins with __ISOENV_UNDO alone.
+#
+
+__isoenv_command=@ISOENV@
+__isoenv_default_state=@STATE@
+__isoenv_off=${__isoenv_off-} # 1 after `isoenv off`
+__isoenv_pwd=                 # the $PWD that __isoenv_way belongs to
+__isoenv_linked=              # the physical directory, where that is another
+__isoenv_way=('')             # the physical directory and all above it, / as an empty string
+__isoenv_here=                # the checkout that was found for it
+__isoenv_base=                # the one that is settled: __isoenv_stale is about it
+__isoenv_failed=              # the one whose environment could not be computed,
+__isoenv_failed_input=        # and what it was to be computed from
+__isoenv_said=                # the lines that are said once
+# `exec 3 bash` began here: 3 stays outside of any checkout too, until another set is loaded.
+__isoenv_pinned=${__ISOENV_UNDO:+${__ISOENV_PIN-}}
+
+# What a generated script says of itself; it also defines __isoenv_stale and __isoenv_load.
+__isoenv_root='' __isoenv_label='' __isoenv_message='' __isoenv_use='' __isoenv_direnv=''
+
+# =============================================================================
+#
+# The prompt: nothing but tests while nothing changes.
+#
+
+function _isoenv_hook() {
+  \builtin local __isoenv_status=$?
+  if [[ -z ${__isoenv_off} ]]; then
+    __isoenv_walk
+    if [ "${__isoenv_here}" != "${__isoenv_base}" ]; then
+      __isoenv_change || :
+    elif [[ -n ${__isoenv_here} ]]; then
+      ! __isoenv_stale || __isoenv_change || :
+    elif [[ -n ${__ISOENV_UNDO-} && -z ${__isoenv_pinned} ]]; then
+      __isoenv_change || :
+    fi
+  fi
+  # The next prompt function sees the user's own status, but errexit would end the shell by it.
+  [[ $- == *e* ]] || \builtin return "${__isoenv_status}"
+}
+
+# Find the checkout: upwards from $PWD, as `isoenv.launch.base_of` does.
+function __isoenv_walk() {
+  if [ "${PWD-}" != "${__isoenv_pwd}" ] ||
+    [[ -n ${__isoenv_linked} && ! . -ef ${__isoenv_linked} ]]; then
+    __isoenv_locate
+  fi
+  \builtin local __isoenv_directory
+  for __isoenv_directory in "${__isoenv_way[@]}"; do
+    if [[ -e ${__isoenv_directory}/.git || -e ${__isoenv_directory}/isoenv.toml ]]; then
+      __isoenv_here=${__isoenv_directory:-/}
+      \builtin return
+    fi
+  done
+  __isoenv_here=''
+}
+
+# Find the physical directory of $PWD and all above it. A process would be dearer than the way
+# there and back, and that is gone only where a component is a symbolic link.
+function __isoenv_locate() {
+  \builtin local __isoenv_directory=${PWD-}
+  __isoenv_pwd=${__isoenv_directory} __isoenv_linked=''
+  if __isoenv_has_link "${__isoenv_directory}"; then
+    \builtin local __isoenv_oldpwd=${OLDPWD-} __isoenv_had_oldpwd=${OLDPWD+1}
+    if \builtin cd -P . 2>/dev/null; then
+      __isoenv_directory=${PWD} __isoenv_linked=${PWD}
+      \builtin cd -L -- "${__isoenv_pwd}" 2>/dev/null || __isoenv_pwd=${PWD}
+      OLDPWD=${__isoenv_oldpwd}
+      [[ -n ${__isoenv_had_oldpwd} ]] || \builtin unset -v OLDPWD
+    fi
+  fi
+  __isoenv_directory=${__isoenv_directory%/}
+  __isoenv_way=("${__isoenv_directory}")
+  while [[ -n ${__isoenv_directory} ]]; do
+    __isoenv_directory=${__isoenv_directory%/*}
+    __isoenv_way+=("${__isoenv_directory}")
+  done
+}
+
+function __isoenv_has_link() {
+  \builtin local __isoenv_directory=$1
+  while [[ -n ${__isoenv_directory} ]]; do
+    [[ -h ${__isoenv_directory} ]] && \builtin return 0
+    __isoenv_directory=${__isoenv_directory%/*}
+  done
+  \builtin return 1
+}
+
+# =============================================================================
+#
+# A change: another checkout, another state of its files, or none any more.
+#
+
+# Settle what belongs to ${__isoenv_here}. $1: `again`, to compute it even when it seems fresh, or
+# `off`, to leave whatever is loaded.
+function __isoenv_change() {
+  \builtin local -
+  \builtin set -f +aeukET
+  \builtin local __isoenv_cells __isoenv_steps __isoenv_notes
+  __isoenv_cells=() __isoenv_steps=() __isoenv_notes=()
+  # A directory that was deleted under the shell says nothing about where the user wants to be.
+  [[ -d ${PWD-} || ${1-} == off ]] || \builtin return 1
+  __isoenv_read_record
+  if [[ -z ${__isoenv_here} || ${1-} == off ]]; then
+    __isoenv_base='' __isoenv_failed=''
+    [[ -n ${__isoenv_pinned} && ${1-} != off ]] || __isoenv_leave
+    \builtin return 0
+  fi
+  if [[ ${1-} != again ]] && [ "${__isoenv_here}" = "${__isoenv_failed}" ]; then
+    \builtin local __isoenv_input
+    __isoenv_read_input
+    [ "${__isoenv_input}" != "${__isoenv_failed_input}" ] || \builtin return 1
+  fi
+  # Until this is through, what was settled before is overwritten.
+  __isoenv_base=''
+  if [[ ${1-} == again ]] || ! __isoenv_find; then
+    __isoenv_compute || \builtin return 1
+  fi
+  __isoenv_failed=''
+  __isoenv_settle "${1-}"
+  __isoenv_base=${__isoenv_here}
+}
+
+# Source the generated script of ${__isoenv_here}, if there is one and it is fresh.
+function __isoenv_find() {
+  \builtin local __isoenv_state=${ISOENV_STATE_DIR:-${__isoenv_default_state}}
+  \builtin local __isoenv_script=${__isoenv_state}/t${__isoenv_here}/@env.sh
+  # A relative one would be looked for in the checkout, where anybody could have put it.
+  [[ ${__isoenv_state} == /* ]] || \builtin return 1
+  if [[ -n ${__ISOENV_PIN-} ]]; then
+    \builtin local __isoenv_slot=${__ISOENV_PIN%%:*}
+    __isoenv_source "${__isoenv_script%/*}/@slot.${__isoenv_slot}/@env.sh" && \builtin return 0
+  fi
+  __isoenv_source "${__isoenv_script}"
+}
+
+function __isoenv_source() {
+  # shellcheck source=/dev/null
+  [[ -f $1 ]] && \builtin source "$1" 2>/dev/null && ! __isoenv_stale_without_ours
+}
+
+# Compute it anew: the one process. What fails, or is interrupted, is not tried at every prompt.
+function __isoenv_compute() {
+  \builtin local __isoenv_code __isoenv_input
+  __isoenv_read_input
+  __isoenv_failed=${__isoenv_here}
+  __isoenv_failed_input=${__isoenv_input}
+  if [[ ! -x ${__isoenv_command} ]]; then
+    __isoenv_say_once "isoenv: ${__isoenv_command} is gone: install it again, or \`isoenv off\`"
+    \builtin return 1
+  fi
+  __isoenv_code=$("${__isoenv_command}" export bash --hook </dev/null) || \builtin return 1
+  [[ ${__isoenv_code} == '# isoenv '* ]] && \builtin eval "${__isoenv_code}"
+}
+
+# Put what was found or computed in the place of what is loaded.
+function __isoenv_settle() {
+  if [[ -n ${__isoenv_message} ]]; then
+    \builtin local __isoenv_input
+    __isoenv_read_input
+    __isoenv_say_once "${__isoenv_message}" "${__isoenv_input}"
+  fi
+  if [[ ${__isoenv_use} != all ]] || __isoenv_is_direnvs; then
+    __isoenv_leave
+    \builtin return 0
+  fi
+  __isoenv_load
+  if __isoenv_is_loaded; then
+    [[ ${1-} == again ]] || \builtin return 0
+    \builtin local __isoenv_is_same=1
+  fi
+  __isoenv_undo
+  __isoenv_do
+  [[ -n ${__isoenv_is_same-} ]] || __isoenv_say_loaded
+}
+
+# Whether direnv is the one that loads this checkout.
+function __isoenv_is_direnvs() {
+  if [[ -n ${__isoenv_direnv} ]] && \builtin declare -F _direnv_hook >/dev/null; then
+    \builtin return 0
+  fi
+  [[ -n ${DIRENV_DIR-} && -z ${__ISOENV_UNDO-} ]] && [ "${ISOENV_ROOT-}" = "${__isoenv_here}" ]
+}
+
+# Read the files that a failure, or a message, is about, into ${__isoenv_input}.
+function __isoenv_read_input() {
+  \builtin local __isoenv_file __isoenv_part
+  __isoenv_input=''
+  for __isoenv_file in "${__isoenv_here%/}"/{isoenv,isoenv.local}.toml; do
+    __isoenv_part=''
+    if [[ -f ${__isoenv_file} && -r ${__isoenv_file} ]]; then
+      IFS='' \builtin read -r -d '' __isoenv_part <"${__isoenv_file}"
+    fi
+    __isoenv_input+=${__isoenv_part}$'\x1f'
+  done
+}
+
+# =============================================================================
+#
+# The record of what was done: cells ended by US, four for each variable. See `isoenv.envdiff`.
+#
+
+# Read __ISOENV_UNDO into __isoenv_cells, and drop it when nobody can have written it.
+function __isoenv_read_record() {
+  \builtin local __isoenv_index __isoenv_left IFS=$'\x1f'
+  [[ -n ${__ISOENV_UNDO-} ]] || \builtin return 0
+  # Not quoted, so that it is split, with nothing but US as a separator and no globbing.
+  # shellcheck disable=SC2206
+  __isoenv_cells=(${__ISOENV_UNDO})
+  if [[ ${__ISOENV_UNDO} == *$'\x1e'* ]]; then
+    __isoenv_left=${__ISOENV_UNDO//$'\x1e'[01]/}
+    __isoenv_cells=("${__isoenv_cells[@]//$'\x1e1'/$'\x1f'}")
+    __isoenv_cells=("${__isoenv_cells[@]//$'\x1e0'/$'\x1e'}")
+  fi
+  if [[ ${__ISOENV_UNDO} == *$'\x1f' && ${__isoenv_left-} != *$'\x1e'* ]] &&
+    ((${#__isoenv_cells[@]} % 4 == 0)) &&
+    [[ -z ${__isoenv_cells[0]} && ${__isoenv_cells[1]} == r= && -z ${__isoenv_cells[2]} ]]; then
+    for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
+      [[ ${__isoenv_cells[__isoenv_index]} == [A-Za-z_]* ]] || \builtin break
+      [[ ${__isoenv_cells[__isoenv_index]} != *[!A-Za-z0-9_]* ]] || \builtin break
+      [[ ${__isoenv_cells[__isoenv_index + 1]} == @([uxs][=-]|p=) ]] || \builtin break
+    done
+    ((__isoenv_index < ${#__isoenv_cells[@]})) || \builtin return 0
+  fi
+  __isoenv_cells=()
+  \builtin unset -v __ISOENV_UNDO
+  __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
+}
+
+# Add an entry to the record: NAME, KIND, OLD and NEW.
+function __isoenv_record() {
+  if [[ $3$4 == *[$'\x1e\x1f']* ]]; then
+    \builtin set -- "$1" "$2" "${3//$'\x1e'/$'\x1e0'}" "${4//$'\x1e'/$'\x1e0'}"
+    \builtin set -- "$1" "$2" "${3//$'\x1f'/$'\x1e1'}" "${4//$'\x1f'/$'\x1e1'}"
+  fi
+  __ISOENV_UNDO+=$1$'\x1f'$2$'\x1f'$3$'\x1f'$4$'\x1f'
+}
+
+# Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
+function __isoenv_is_ours() {
+  if [[ $1 == __ISOENV_* ]]; then
+    \builtin return 0
+  elif [[ $2 == ?- ]]; then
+    [[ -z ${!1+x} ]]
+  else
+    [[ -n ${!1+x} ]] && [ "${!1}" = "$3" ]
+  fi
+}
+
+# Whether the script is stale for the environment as it was before isoenv: a slot that the user
+# has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
+function __isoenv_stale_without_ours() {
+  \builtin local __isoenv_index
+  for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
+    \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
+    if [[ $2 != p= ]] && __isoenv_is_ours "$1" "$2" "$4"; then
+      \builtin local "$1" || \builtin continue
+      \builtin unset -v "$1"
+      [[ $2 != x? ]] || \builtin printf -v "$1" %s "$3"
+    fi
+  done 2>/dev/null
+  __isoenv_stale
+}
+
+# Take back what the record says, but not what the user has changed since.
+function __isoenv_undo() {
+  \builtin local __isoenv_index __isoenv_old
+  for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
+    \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
+    __isoenv_old=__isoenv_old_$1
+    if [[ $2 == p= ]]; then
+      __isoenv_remove "$1" "$4"
+    elif __isoenv_is_ours "$1" "$2" "$4"; then
+      if [[ $2 == x? ]]; then
+        \builtin export "$1=$3"
+      elif [[ $2 == s? && -n ${!__isoenv_old+x} ]]; then
+        \builtin export -n "$1=${!__isoenv_old}"
+      else
+        \builtin unset -v "$1"
+      fi
+    fi
+    [[ $2 != s? ]] || \builtin unset -v "${__isoenv_old}"
+  done 2>/dev/null
+  \builtin unset -v __ISOENV_UNDO
+  __isoenv_cells=()
+  __isoenv_pinned=''
+}
+
+# Take each of these entries out of a list like PATH once, wherever it is.
+function __isoenv_remove() {
+  [[ -n ${!1+x} ]] || \builtin return 0
+  \builtin local __isoenv_list=:${!1}: __isoenv_rest=$2: __isoenv_entry __isoenv_before
+  while [[ -n ${__isoenv_rest} ]]; do
+    __isoenv_entry=:${__isoenv_rest%%:*}:
+    __isoenv_rest=${__isoenv_rest#*:}
+    __isoenv_before=${__isoenv_list%%"${__isoenv_entry}"*}
+    if [ "${__isoenv_before}" != "${__isoenv_list}" ]; then
+      __isoenv_list=${__isoenv_before}:${__isoenv_list#*"${__isoenv_entry}"}
+    fi
+  done
+  if [ "${__isoenv_list}" = : ]; then
+    \builtin unset -v "$1"
+  else
+    __isoenv_list=${__isoenv_list#:}
+    \builtin printf -v "$1" %s "${__isoenv_list%:}"
+  fi
+}
+
+# Undo what is loaded, where nothing comes in its place.
+function __isoenv_leave() {
+  ((${#__isoenv_cells[@]})) || \builtin return 0
+  \builtin local __isoenv_left=${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}\ ${ISOENV_NAME-}
+  __isoenv_undo
+  [[ ${ISOENV_LOG-} != diff ]] || __isoenv_say "isoenv: left ${__isoenv_left}"
+}
+
+# =============================================================================
+#
+# Loading. A generated __isoenv_load names its steps by these three.
+#
+
+function __isoenv_set() { __isoenv_steps+=("$1" '=' "$2"); }
+function __isoenv_unset() { __isoenv_steps+=("$1" - ''); }
+function __isoenv_prepend() { __isoenv_steps+=(PATH p "$1"); }
+
+# Whether the record holds just these steps already.
+function __isoenv_is_loaded() {
+  [ "${__isoenv_cells[3]-}" = "${__isoenv_root}" ] || \builtin return 1
+  \builtin local -A __isoenv_known
+  \builtin local __isoenv_index __isoenv_path='' __isoenv_wanted=''
+  for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
+    \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
+    if [[ $2 == p= ]]; then
+      __isoenv_path=$4:${__isoenv_path}
+    else
+      __isoenv_known[$1]=${2:1}$4
+    fi
+  done
+  for ((__isoenv_index = 0; __isoenv_index < ${#__isoenv_steps[@]}; __isoenv_index += 3)); do
+    \builtin set -- "${__isoenv_steps[@]:__isoenv_index:3}"
+    if [[ $2 == p ]]; then
+      __isoenv_wanted=$3:${__isoenv_wanted}
+    else
+      [ "${__isoenv_known[$1]-}" = "$2$3" ] || \builtin return 1
+      \builtin unset -v "__isoenv_known[$1]"
+    fi
+  done
+  ((${#__isoenv_known[@]} == 0)) && [ "${__isoenv_path}" = "${__isoenv_wanted}" ]
+}
+
+# Take the steps. Each is on record before it is taken, so that an interrupt leaves none behind.
+function __isoenv_do() {
+  \builtin local __isoenv_index __isoenv_name __isoenv_skipped
+  __isoenv_skipped=()
+  \builtin export __ISOENV_UNDO=''
+  __isoenv_record '' r= '' "${__isoenv_root}"
+  for ((__isoenv_index = 0; __isoenv_index < ${#__isoenv_steps[@]}; __isoenv_index += 3)); do
+    __isoenv_step "${__isoenv_steps[@]:__isoenv_index:3}"
+  done 2>/dev/null
+  for __isoenv_name in "${__isoenv_skipped[@]}"; do
+    __isoenv_say_once "isoenv: ${__isoenv_name} is readonly or no plain variable here: left alone"
+  done
+}
+
+function __isoenv_step() {
+  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_attributes=${!1@a}
+  if [[ ${__isoenv_attributes} == *[!xt]* ]]; then
+    __isoenv_skipped+=("$1")
+    \builtin return
+  elif [[ $2 == p ]]; then
+    __isoenv_record "$1" p= '' "$3"
+    if [[ -n ${!1+x} ]]; then
+      [[ ${__isoenv_notes[0]-} == ?"$1" ]] || __isoenv_note '~' "$1"
+      \builtin printf -v "$1" %s "$3:${!1}"
+    else
+      __isoenv_note + "$1"
+      \builtin export "$1=$3"
+    fi
+    \builtin return
+  elif [[ ${__isoenv_attributes} == *x* ]]; then
+    __isoenv_was=x __isoenv_old=${!1}
+  elif [[ -n ${!1+x} ]]; then
+    __isoenv_was=s
+    \builtin printf -v "__isoenv_old_$1" %s "${!1}"
+  fi
+  if [[ $2 == - ]]; then
+    [[ -z ${!1+x} ]] || __isoenv_note - "$1"
+    __isoenv_record "$1" "${__isoenv_was}-" "${__isoenv_old}" ''
+    \builtin unset -v "$1" || __isoenv_skipped+=("$1")
+  else
+    if [[ -z ${!1+x} ]]; then
+      __isoenv_note + "$1"
+    elif [ "${!1}" != "$3" ]; then
+      __isoenv_note '~' "$1"
+    fi
+    __isoenv_record "$1" "${__isoenv_was}=" "${__isoenv_old}" "$3"
+    \builtin export "$1=$3" || __isoenv_skipped+=("$1")
+  fi
+}
+
+# =============================================================================
+#
+# What people read: one line each, on standard error.
+#
+
+function __isoenv_say() {
+  ((BASH_SUBSHELL)) || [[ -n ${COMP_LINE-} ]] || \builtin printf '%s\n' "${1//[[:cntrl:]]/?}" >&2
+}
+
+# Say $1 once in this shell, and again when $2 is another.
+function __isoenv_say_once() {
+  [[ ${__isoenv_said} != *$'\x1f'"$1"$'\x1e'"${2-}"$'\x1f'* ]] || \builtin return 0
+  __isoenv_said+=$'\x1f'$1$'\x1e'${2-}$'\x1f'
+  __isoenv_say "$1"
+}
+
+# Note a variable for the line that tells of a load, unless it is isoenv's own.
+function __isoenv_note() {
+  [[ $2 == ISOENV_* || $2 == __ISOENV_* ]] || __isoenv_notes+=("$1$2")
+}
+
+# Say what was loaded, as `isoenv.envdiff.summary` does.
+function __isoenv_say_loaded() {
+  [[ ${ISOENV_LOG-} != quiet ]] || \builtin return 0
+  \builtin local __isoenv_sign __isoenv_name __isoenv_names __isoenv_changes=''
+  for __isoenv_sign in + '~' -; do
+    __isoenv_names=()
+    for __isoenv_name in "${__isoenv_notes[@]}"; do
+      [[ ${__isoenv_name} != "${__isoenv_sign}"* ]] || __isoenv_names+=("${__isoenv_name}")
+    done
+    if [[ ${ISOENV_LOG-} == diff ]] ||
+      { [[ ${__isoenv_sign} != + ]] && ((${#__isoenv_names[@]} <= 3)); }; then
+      __isoenv_sort
+      for __isoenv_name in "${__isoenv_names[@]}"; do
+        __isoenv_changes+=" ${__isoenv_name}"
+      done
+    elif ((${#__isoenv_names[@]})); then
+      __isoenv_changes+=" ${__isoenv_sign}${#__isoenv_names[@]}"
+    fi
+  done
+  __isoenv_say "isoenv: ${__isoenv_label}${__isoenv_changes:+ (${__isoenv_changes# })}"
+}
+
+function __isoenv_sort() {
+  \builtin local __isoenv_end __isoenv_index
+  for ((__isoenv_end = 1; __isoenv_end < ${#__isoenv_names[@]}; __isoenv_end++)); do
+    __isoenv_name=${__isoenv_names[__isoenv_end]}
+    for ((__isoenv_index = __isoenv_end; __isoenv_index > 0; __isoenv_index--)); do
+      [ "${__isoenv_name}" \< "${__isoenv_names[__isoenv_index - 1]}" ] || \builtin break
+      __isoenv_names[__isoenv_index]=${__isoenv_names[__isoenv_index - 1]}
+    done
+    __isoenv_names[__isoenv_index]=${__isoenv_name}
+  done
+}
+
+# =============================================================================
+#
+# The command. Three words of it are about this shell; any other may have mended what failed.
+#
+
+function isoenv() {
+  \builtin local __isoenv_status=0
+  case $#:${1-} in
+    1:on)
+      __isoenv_off='' __isoenv_failed=''
+      _isoenv_hook
+      ;;
+    1:off)
+      __isoenv_off=1
+      __isoenv_change off
+      ;;
+    1:reload)
+      __isoenv_off=''
+      __isoenv_walk
+      __isoenv_change again
+      ;;
+    *)
+      "${__isoenv_command}" "$@" || __isoenv_status=$?
+      __isoenv_failed=''
+      \builtin return "${__isoenv_status}"
+      ;;
+  esac
+}
+
+# =============================================================================
+#
+# To begin: eval "$(isoenv hook bash)", in ~/.bashrc.
+#
+
+# Without a subscript it is the first element, where PROMPT_COMMAND is an array, as it may be since
+# bash 5.1.
+# shellcheck disable=SC2128,SC2178
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  \builtin printf '%s\n' "isoenv: bash ${BASH_VERSION} is too old for the hook: it takes 4.4" >&2
+elif [[ ${PROMPT_COMMAND[*]-} != *_isoenv_hook* ]]; then
+  PROMPT_COMMAND=_isoenv_hook${PROMPT_COMMAND:+;${PROMPT_COMMAND}}
+fi

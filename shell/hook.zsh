@@ -1,0 +1,469 @@
+# shellcheck shell=bash disable=all  # shellcheck does not know zsh: `zsh -n` reads this file
+# isoenv in zsh 5.0 and newer: the right environment at every prompt, by builtins alone.
+
+# =============================================================================
+#
+# What this shell knows. Nothing of it is exported: a child shell begins with __ISOENV_UNDO alone.
+#
+
+\builtin typeset -g __isoenv_command=@ISOENV@
+\builtin typeset -g __isoenv_default_state=@STATE@
+\builtin typeset -g __isoenv_off="${__isoenv_off-}" # 1 after `isoenv off`
+\builtin typeset -g __isoenv_pwd=''               # the $PWD that __isoenv_way belongs to
+\builtin typeset -g __isoenv_linked=''            # the physical directory, where that is another
+\builtin typeset -ga __isoenv_way                 # the physical directory and all above it, / is ''
+\builtin typeset -g __isoenv_here=''              # the checkout that was found for it
+\builtin typeset -g __isoenv_base=''              # the one that is settled: __isoenv_stale is about it
+\builtin typeset -g __isoenv_failed=''            # the one whose environment could not be computed,
+\builtin typeset -g __isoenv_failed_input=''      # and what it was to be computed from
+\builtin typeset -g __isoenv_said=''              # the lines that are said once
+# `exec 3 zsh` began here: 3 stays outside of any checkout too, until another set is loaded.
+\builtin typeset -g __isoenv_pinned="${__ISOENV_UNDO:+${__ISOENV_PIN-}}"
+
+# What a generated script says of itself; it also defines __isoenv_stale and __isoenv_load.
+\builtin typeset -g __isoenv_root='' __isoenv_label='' __isoenv_message=''
+\builtin typeset -g __isoenv_use='' __isoenv_direnv=''
+
+# =============================================================================
+#
+# The prompt: nothing but tests while nothing changes. Options are the user's here.
+#
+
+function _isoenv_hook() {
+  # While completing, a directory is looked into, not changed to.
+  [[ -z "${__isoenv_off}" && -z "${compstate+x}" ]] || \builtin return 0
+  __isoenv_walk
+  if [[ "${__isoenv_here}" != "${__isoenv_base}" ]]; then
+    __isoenv_change || :
+  elif [[ -n "${__isoenv_here}" ]]; then
+    ! __isoenv_stale || __isoenv_change || :
+  elif [[ -n "${__ISOENV_UNDO-}" && -z "${__isoenv_pinned}" ]]; then
+    __isoenv_change || :
+  fi
+}
+
+# Find the checkout: upwards from $PWD, as `isoenv.launch.base_of` does.
+function __isoenv_walk() {
+  if [[ "${PWD}" != "${__isoenv_pwd}" || \
+    -n "${__isoenv_linked}" && ! . -ef "${__isoenv_linked}" ]]; then
+    __isoenv_locate
+  fi
+  \builtin local __isoenv_directory
+  for __isoenv_directory in "${__isoenv_way[@]}"; do
+    if [[ -e "${__isoenv_directory}/.git" || -e "${__isoenv_directory}/isoenv.toml" ]]; then
+      __isoenv_here=${__isoenv_directory:-/}
+      \builtin return
+    fi
+  done
+  __isoenv_here=''
+}
+
+# Find the physical directory of $PWD and all above it.
+function __isoenv_locate() {
+  \builtin emulate -L zsh
+  \builtin local __isoenv_directory=${PWD:A}
+  __isoenv_pwd=$PWD __isoenv_linked=''
+  [[ $__isoenv_directory == "$PWD" ]] || __isoenv_linked=$__isoenv_directory
+  __isoenv_directory=${__isoenv_directory%/}
+  __isoenv_way=("$__isoenv_directory")
+  while [[ -n $__isoenv_directory ]]; do
+    __isoenv_directory=${__isoenv_directory%/*}
+    __isoenv_way+=("$__isoenv_directory")
+  done
+}
+
+# =============================================================================
+#
+# A change: another checkout, another state of its files, or none any more.
+#
+
+# Settle what belongs to $__isoenv_here. $1: `again`, to compute it even when it seems fresh, or
+# `off`, to leave whatever is loaded.
+function __isoenv_change() {
+  \builtin emulate -L zsh
+  # Bytes are no characters here, no word of a generated script is an alias, and nothing is printed
+  # about a name that is declared twice.
+  \builtin setopt no_aliases no_multibyte typeset_silent
+  \builtin local -a __isoenv_cells __isoenv_steps __isoenv_notes
+  # A directory that was deleted under the shell says nothing about where the user wants to be.
+  [[ -d $PWD || ${1-} == off ]] || return 1
+  __isoenv_read_record
+  if [[ -z $__isoenv_here || ${1-} == off ]]; then
+    __isoenv_base='' __isoenv_failed=''
+    [[ -n $__isoenv_pinned && ${1-} != off ]] || __isoenv_leave
+    return 0
+  fi
+  if [[ ${1-} != again && $__isoenv_here == "$__isoenv_failed" ]]; then
+    \builtin local __isoenv_input
+    __isoenv_read_input
+    [[ $__isoenv_input != "$__isoenv_failed_input" ]] || return 1
+  fi
+  # Until this is through, what was settled before is overwritten.
+  __isoenv_base=''
+  if [[ ${1-} == again ]] || ! __isoenv_find; then
+    __isoenv_compute || return 1
+  fi
+  __isoenv_failed=''
+  __isoenv_settle "${1-}"
+  __isoenv_base=$__isoenv_here
+}
+
+# Source the generated script of $__isoenv_here, if there is one and it is fresh.
+function __isoenv_find() {
+  \builtin local __isoenv_state=${ISOENV_STATE_DIR:-$__isoenv_default_state}
+  \builtin local __isoenv_generated=$__isoenv_state/t$__isoenv_here
+  # A relative one would be looked for in the checkout, where anybody could have put it.
+  [[ $__isoenv_state == /* ]] || return 1
+  if [[ -n ${__ISOENV_PIN-} ]]; then
+    __isoenv_source "$__isoenv_generated/@slot.${__ISOENV_PIN%%:*}/@env.sh" && return 0
+  fi
+  __isoenv_source "$__isoenv_generated/@env.sh"
+}
+
+function __isoenv_source() {
+  [[ -f $1 ]] && \builtin source "$1" 2>/dev/null && ! __isoenv_stale_without_ours
+}
+
+# Compute it anew: the one process. What fails, or is interrupted, is not tried at every prompt.
+function __isoenv_compute() {
+  \builtin local __isoenv_code __isoenv_input
+  __isoenv_read_input
+  __isoenv_failed=$__isoenv_here
+  __isoenv_failed_input=$__isoenv_input
+  if [[ ! -x $__isoenv_command ]]; then
+    __isoenv_say_once "isoenv: $__isoenv_command is gone: install it again, or \`isoenv off\`"
+    return 1
+  fi
+  __isoenv_code=$("$__isoenv_command" export zsh --hook </dev/null) || return 1
+  [[ $__isoenv_code == '# isoenv '* ]] && \builtin eval "$__isoenv_code"
+}
+
+# Put what was found or computed in the place of what is loaded.
+function __isoenv_settle() {
+  if [[ -n $__isoenv_message ]]; then
+    \builtin local __isoenv_input
+    __isoenv_read_input
+    __isoenv_say_once "$__isoenv_message" "$__isoenv_input"
+  fi
+  if [[ $__isoenv_use != all ]] || __isoenv_is_direnvs; then
+    __isoenv_leave
+    return 0
+  fi
+  __isoenv_load
+  if __isoenv_is_loaded; then
+    [[ ${1-} == again ]] || return 0
+    \builtin local __isoenv_is_same=1
+  fi
+  __isoenv_undo
+  __isoenv_do
+  [[ -n ${__isoenv_is_same-} ]] || __isoenv_say_loaded
+}
+
+# Whether direnv is the one that loads this checkout.
+function __isoenv_is_direnvs() {
+  if [[ -n $__isoenv_direnv ]] && (( ${+functions[_direnv_hook]} )); then
+    return 0
+  fi
+  [[ -n ${DIRENV_DIR-} && -z ${__ISOENV_UNDO-} && ${ISOENV_ROOT-} == "$__isoenv_here" ]]
+}
+
+# Read the files that a failure, or a message, is about, into $__isoenv_input.
+function __isoenv_read_input() {
+  \builtin local __isoenv_file __isoenv_part
+  __isoenv_input=''
+  for __isoenv_file in "${__isoenv_here%/}"/isoenv{,.local}.toml; do
+    __isoenv_part=''
+    if [[ -f $__isoenv_file && -r $__isoenv_file ]]; then
+      IFS='' \builtin read -r -d '' __isoenv_part <"$__isoenv_file"
+    fi
+    __isoenv_input+=$__isoenv_part$'\x1f'
+  done
+}
+
+# =============================================================================
+#
+# The record of what was done: cells ended by US, four for each variable. See `isoenv.envdiff`.
+#
+
+# Read __ISOENV_UNDO into __isoenv_cells, and drop it when nobody can have written it.
+function __isoenv_read_record() {
+  [[ -n ${__ISOENV_UNDO-} ]] || return 0
+  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_wrong=''
+  __isoenv_cells=("${(@ps:\x1f:)__ISOENV_UNDO}")
+  # What follows the last US is no cell.
+  [[ -z ${__isoenv_cells[-1]} ]] || __isoenv_wrong=1
+  __isoenv_cells[-1]=()
+  if [[ $__ISOENV_UNDO == *$'\x1e'* ]]; then
+    [[ ${__ISOENV_UNDO//$'\x1e'[01]/} != *$'\x1e'* ]] || __isoenv_wrong=1
+    __isoenv_cells=("${(@)__isoenv_cells//$'\x1e1'/$'\x1f'}")
+    __isoenv_cells=("${(@)__isoenv_cells//$'\x1e0'/$'\x1e'}")
+  fi
+  (( ${#__isoenv_cells} && ${#__isoenv_cells} % 4 == 0 )) || __isoenv_wrong=1
+  [[ ${(pj:\x1f:)__isoenv_cells[1,3]} == $'\x1fr=\x1f' ]] || __isoenv_wrong=1
+  for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
+    [[ $__isoenv_name == [A-Za-z_]* && $__isoenv_name != *[^A-Za-z0-9_]* ]] || __isoenv_wrong=1
+    [[ $__isoenv_kind == ([uxs][=-]|p=) ]] || __isoenv_wrong=1
+  done
+  [[ -n $__isoenv_wrong ]] || return 0
+  __isoenv_cells=()
+  \builtin unset __ISOENV_UNDO
+  __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
+}
+
+# Add an entry to the record: NAME, KIND, OLD and NEW.
+function __isoenv_record() {
+  \builtin local __isoenv_cell
+  for __isoenv_cell in "$@"; do
+    __isoenv_cell=${__isoenv_cell//$'\x1e'/$'\x1e0'}
+    __ISOENV_UNDO+=${__isoenv_cell//$'\x1f'/$'\x1e1'}$'\x1f'
+  done
+}
+
+# Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
+function __isoenv_is_ours() {
+  if [[ $1 == __ISOENV_* ]]; then
+    return 0
+  elif [[ $2 == ?- ]]; then
+    (( ! ${(P)+1} ))
+  else
+    (( ${(P)+1} )) && [[ ${(P)1} == "$3" ]]
+  fi
+}
+
+# Whether the script is stale for the environment as it was before isoenv: a slot that the user
+# has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
+function __isoenv_stale_without_ours() {
+  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
+  for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
+    [[ $__isoenv_kind != p= ]] || continue
+    __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || continue
+    if [[ $__isoenv_kind == x? ]]; then
+      \builtin local "$__isoenv_name=$__isoenv_old"
+    else
+      \builtin local "$__isoenv_name"
+      \builtin unset "$__isoenv_name"
+    fi
+  done 2>/dev/null
+  __isoenv_stale
+}
+
+# Take back what the record says, but not what the user has changed since.
+function __isoenv_undo() {
+  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_kept
+  for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
+    __isoenv_kept=__isoenv_old_$__isoenv_name
+    if [[ $__isoenv_kind == p= ]]; then
+      __isoenv_remove "$__isoenv_name" "$__isoenv_new"
+    elif __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new"; then
+      if [[ $__isoenv_kind == x? ]]; then
+        \builtin export "$__isoenv_name=$__isoenv_old"
+      elif [[ $__isoenv_kind == s? ]] && (( ${(P)+__isoenv_kept} )); then
+        \builtin typeset -g +x "$__isoenv_name=${(P)__isoenv_kept}"
+      else
+        \builtin unset "$__isoenv_name"
+      fi
+    fi
+    [[ $__isoenv_kind != s? ]] || \builtin unset "$__isoenv_kept"
+  done 2>/dev/null
+  \builtin unset __ISOENV_UNDO
+  __isoenv_cells=()
+  __isoenv_pinned=''
+}
+
+# Take each of these entries out of a list like PATH once, wherever it is.
+function __isoenv_remove() {
+  (( ${(P)+1} )) || return 0
+  \builtin local __isoenv_list=:${(P)1}: __isoenv_entry
+  for __isoenv_entry in "${(@s.:.)2}"; do
+    __isoenv_entry=:$__isoenv_entry:
+    if [[ $__isoenv_list == *"$__isoenv_entry"* ]]; then
+      __isoenv_list=${__isoenv_list%%"$__isoenv_entry"*}:${__isoenv_list#*"$__isoenv_entry"}
+    fi
+  done
+  if [[ $__isoenv_list == : ]]; then
+    \builtin unset "$1"
+  else
+    : ${(P)1::=${${__isoenv_list#:}%:}}
+  fi
+}
+
+# Undo what is loaded, where nothing comes in its place.
+function __isoenv_leave() {
+  (( ${#__isoenv_cells} )) || return 0
+  \builtin local __isoenv_left="${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} ${ISOENV_NAME-}"
+  __isoenv_undo
+  [[ ${ISOENV_LOG-} != diff ]] || __isoenv_say "isoenv: left $__isoenv_left"
+}
+
+# =============================================================================
+#
+# Loading. A generated __isoenv_load names its steps by these three.
+#
+
+function __isoenv_set() { __isoenv_steps+=("$1" '=' "$2"); }
+function __isoenv_unset() { __isoenv_steps+=("$1" '-' ''); }
+function __isoenv_prepend() { __isoenv_steps+=(PATH p "$1"); }
+
+# Whether the record holds just these steps already.
+function __isoenv_is_loaded() {
+  [[ ${__isoenv_cells[4]-} == "$__isoenv_root" ]] || return 1
+  \builtin local -A __isoenv_known
+  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
+  \builtin local __isoenv_path='' __isoenv_wanted=''
+  for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
+    if [[ $__isoenv_kind == p= ]]; then
+      __isoenv_path=$__isoenv_new:$__isoenv_path
+    else
+      __isoenv_known[$__isoenv_name]=${__isoenv_kind#?}$__isoenv_new
+    fi
+  done
+  for __isoenv_name __isoenv_kind __isoenv_new in "${(@)__isoenv_steps}"; do
+    if [[ $__isoenv_kind == p ]]; then
+      __isoenv_wanted=$__isoenv_new:$__isoenv_wanted
+    else
+      [[ ${__isoenv_known[$__isoenv_name]-} == "$__isoenv_kind$__isoenv_new" ]] || return 1
+      \builtin unset "__isoenv_known[$__isoenv_name]"
+    fi
+  done
+  [[ ${#__isoenv_known} == 0 && $__isoenv_path == "$__isoenv_wanted" ]]
+}
+
+# Take the steps. Each is on record before it is taken, so that an interrupt leaves none behind.
+function __isoenv_do() {
+  \builtin local __isoenv_name __isoenv_kind __isoenv_new
+  \builtin export __ISOENV_UNDO=''
+  __isoenv_record '' r= '' "$__isoenv_root"
+  for __isoenv_name __isoenv_kind __isoenv_new in "${(@)__isoenv_steps}"; do
+    __isoenv_step "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new"
+  done
+}
+
+function __isoenv_step() {
+  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_type=${(Pt)1}
+  # In a readonly one nothing can be put; an array, a number or what is cut to a width would hold
+  # something else than was put in.
+  if [[ -n $__isoenv_type && $__isoenv_type != scalar* || \
+    $__isoenv_type == *-(readonly|left|right_blanks|right_zeros|lower|upper)* ]]; then
+    __isoenv_say_once "isoenv: $1 is readonly or no plain variable here: left alone"
+    return
+  fi
+  if [[ $2 == p ]]; then
+    __isoenv_put_in_front "$1" "$3"
+    return
+  elif [[ $__isoenv_type == *-export* ]]; then
+    __isoenv_was=x __isoenv_old=${(P)1}
+  elif [[ -n $__isoenv_type ]]; then
+    __isoenv_was=s
+    \builtin typeset -g "__isoenv_old_$1=${(P)1}"
+  fi
+  if [[ $2 == - ]]; then
+    [[ -z $__isoenv_type ]] || __isoenv_note - "$1"
+    __isoenv_record "$1" "$__isoenv_was-" "$__isoenv_old" ''
+    \builtin unset "$1"
+  else
+    if [[ -z $__isoenv_type ]]; then
+      __isoenv_note + "$1"
+    elif [[ ${(P)1} != "$3" ]]; then
+      __isoenv_note '~' "$1"
+    fi
+    __isoenv_record "$1" "$__isoenv_was=" "$__isoenv_old" "$3"
+    \builtin export "$1=$3"
+  fi
+}
+
+function __isoenv_put_in_front() {
+  if (( ! ${(P)+1} )); then
+    __isoenv_note + "$1"
+    __isoenv_record "$1" p= '' "$2"
+    \builtin export "$1=$2"
+    return
+  fi
+  __isoenv_note '~' "$1"
+  # Where entries are kept unique, one that is there already only moves, and is not ours.
+  if [[ ${(Pt)1} != *-unique* || :${(P)1}: != *":$2:"* ]]; then
+    __isoenv_record "$1" p= '' "$2"
+  fi
+  : ${(P)1::=$2:${(P)1}}
+}
+
+# =============================================================================
+#
+# What people read: one line each, on standard error.
+#
+
+function __isoenv_say() {
+  \builtin setopt local_options multibyte
+  (( ZSH_SUBSHELL )) || [[ -n ${WIDGET-} ]] || \builtin print -r -u2 -- "${1//[[:cntrl:]]/?}"
+}
+
+# Say $1 once in this shell, and again when $2 is another.
+function __isoenv_say_once() {
+  [[ $__isoenv_said != *$'\x1f'"$1"$'\x1e'"${2-}"$'\x1f'* ]] || return 0
+  __isoenv_said+=$'\x1f'$1$'\x1e'${2-}$'\x1f'
+  __isoenv_say "$1"
+}
+
+# Note a variable for the line that tells of a load, unless it is isoenv's own.
+function __isoenv_note() {
+  [[ $2 == (ISOENV_|__ISOENV_)* ]] || __isoenv_notes+=("$1$2")
+}
+
+# Say what was loaded, as `isoenv.envdiff.summary` does.
+function __isoenv_say_loaded() {
+  [[ ${ISOENV_LOG-} != quiet ]] || return 0
+  \builtin local __isoenv_sign
+  \builtin local -a __isoenv_names __isoenv_changes
+  for __isoenv_sign in + '~' -; do
+    __isoenv_names=("${(@uoi)${(@M)__isoenv_notes:#$__isoenv_sign*}}")
+    if [[ ${ISOENV_LOG-} == diff ]] || [[ $__isoenv_sign != + && ${#__isoenv_names} -le 3 ]]; then
+      __isoenv_changes+=("${(@)__isoenv_names}")
+    else
+      __isoenv_changes+=("$__isoenv_sign${#__isoenv_names}")
+    fi
+  done
+  __isoenv_changes=(${__isoenv_changes:#+0})
+  __isoenv_say "isoenv: $__isoenv_label${__isoenv_changes:+ ($__isoenv_changes)}"
+}
+
+# =============================================================================
+#
+# The command. Three words of it are about this shell; any other may have mended what failed.
+#
+
+function isoenv() {
+  case "$#:${1-}" in
+    (1:on)
+      __isoenv_off='' __isoenv_failed=''
+      _isoenv_hook
+      ;;
+    (1:off)
+      __isoenv_off=1
+      __isoenv_change off
+      ;;
+    (1:reload)
+      __isoenv_off=''
+      __isoenv_walk
+      __isoenv_change again
+      ;;
+    (*)
+      \builtin local __isoenv_status=0
+      "${__isoenv_command}" "$@" || __isoenv_status=$?
+      __isoenv_failed=''
+      \builtin return "${__isoenv_status}"
+      ;;
+  esac
+}
+
+# =============================================================================
+#
+# To begin: eval "$(isoenv hook zsh)", in ~/.zshrc.
+#
+
+function __isoenv_begin() {
+  \builtin emulate -L zsh
+  \builtin typeset -ga precmd_functions chpwd_functions
+  # Before the others, which may want to show what is loaded; and once, however often this is run.
+  precmd_functions=(_isoenv_hook "${(@)precmd_functions:#_isoenv_hook}")
+  chpwd_functions=(_isoenv_hook "${(@)chpwd_functions:#_isoenv_hook}")
+}
+__isoenv_begin
