@@ -10,7 +10,7 @@ PACKAGES := git zsh fish direnv shellcheck strace
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test lint bench completions soak clean
+.PHONY: help demo test lint bench completions readme soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made
@@ -33,12 +33,16 @@ lint: .venv/dev  ## check style, types and shell scripts
 	@echo "zsh -n"; for file in $(wildcard shell/*.zsh); do zsh -n $$file || exit 1; done
 	@echo "fish --no-execute"; for file in $(wildcard shell/*.fish); do fish --no-execute $$file || exit 1; done
 	@echo "completions"; scripts/completions --check
+	@echo "README.md"; scripts/readme --check
 
 bench: .venv/dev  ## measure, side by side with direnv and mise
 	@if [ -x bench/run ]; then bench/run; else echo "there is no bench/run"; fi
 
 completions: .venv/base  ## write completions/ anew
 	@echo "completions"; scripts/completions
+
+readme: .venv/base  ## run the transcripts of README.md anew
+	@scripts/readme
 
 soak: .venv/dev  ## run the tests ROUNDS times over, each time on other random input
 	@scripts/packages $(PACKAGES)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PLAIN = "plain"
 # A sample is so long, in seconds, that reading its start and its end from a pipe is no part of it.
-SAMPLE = 0.1
+SAMPLE = 0.03
 
 PROMPT_GOALS = {"bash": 20, "zsh": 20, "fish": 10}
 TERMINAL_GOALS = {"bash": 15, "zsh": 15, "fish": 15}

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("results.md")
 # What is measured, with the rounds it is worth.
 SECTIONS: dict[str, int] = {
-    "prompts": 25,
+    "prompts": 60,
     "terminals": 100,
-    "changes": 25,
+    "changes": 60,
     "loads": 9,
     "exec": 60,
     "scripts": 60,

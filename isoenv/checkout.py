@@ -1,4 +1,4 @@
-"""From a directory to its checkout, and the token that the checkout is known by.
+"""From a directory to its checkout.
 
 `locate` runs at every call, so it reads ``.git`` as git does, but without a git process. The
 caller's ``GIT_DIR`` and ``GIT_WORK_TREE`` are not looked at, mount points bound nothing (the
@@ -8,27 +8,23 @@ shell hook cannot see them), and ``core.worktree`` moves no root: the root is wh
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.models import Checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container
 
 CONFIG_NAME = "isoenv.toml"
 # Git's own limit for a `.git` file, in bytes; nothing that is read here is longer.
 LIMIT = 1 << 20
 PATH_LIMIT = 4096
-# A pipe must not block, and a symbolic link not lead elsewhere.
+# A pipe must not block.
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-DIRECTORY_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
-TOKEN_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +47,6 @@ class Worktree:
     locked: str | None = None
     prunable: bool = False
     bare: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A checkout's identity, 32 hex digits, and the (slot, name) it holds by project key."""
-
-    value: str
-    entries: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def locate(directory: str) -> Place | None:
@@ -155,7 +143,7 @@ def _repository(directory: str) -> tuple[str, str] | None:
         return (git_dir, common) if (common := _common_dir(git_dir)) else None
     if not stat.S_ISREG(mode):
         return None
-    text = _read(dot_git) or b""
+    text = read(dot_git) or b""
     pointer = _pointer(text.removeprefix(b"gitdir: ")) if text.startswith(b"gitdir: ") else ""
     if not pointer:
         raise IsoenvError(
@@ -174,7 +162,7 @@ def _common_dir(git_dir: str) -> str | None:
     """Return what a git dir shares with other work trees, None when ``git_dir`` is none."""
     if not os.path.lexists(os.path.join(git_dir, "HEAD")):
         return None
-    text = _read(os.path.join(git_dir, "commondir"))
+    text = read(os.path.join(git_dir, "commondir"))
     common = git_dir if text is None else os.path.realpath(os.path.join(git_dir, _pointer(text)))
     is_common = all(os.path.isdir(os.path.join(common, name)) for name in ("objects", "refs"))
     return common if is_common else None
@@ -198,7 +186,7 @@ def _main_common_dir(common: str) -> str:
 
 def _is_bare(git_dir: str) -> bool:
     # `git sparse-checkout` moves core.bare to the second file. The last word counts.
-    texts = (_read(f"{git_dir}/{name}") or b"" for name in ("config", "config.worktree"))
+    texts = (read(f"{git_dir}/{name}") or b"" for name in ("config", "config.worktree"))
     section, answer = b"", False
     for line in b"\n".join(texts).lower().splitlines():
         setting = line.strip()
@@ -211,7 +199,7 @@ def _is_bare(git_dir: str) -> bool:
     return answer
 
 
-def _read(path: str, folder: int | None = None, flags: int = READ_FLAGS) -> bytes | None:
+def read(path: str, folder: int | None = None, flags: int = READ_FLAGS) -> bytes | None:
     """Return what is in a regular file; None where there is none, or it is too long to be right."""
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags, dir_fd=folder)) as file:
@@ -253,7 +241,7 @@ def owner(checkout: Checkout) -> str | None:
     """Return the directory that a linked worktree's git dir says it is for; None for others."""
     if checkout.git_dir is None:
         return None
-    pointer = _pointer(_read(f"{checkout.git_dir}/gitdir") or b"")
+    pointer = _pointer(read(f"{checkout.git_dir}/gitdir") or b"")
     path, name = os.path.split(os.path.join(checkout.git_dir, pointer))
     return os.path.realpath(path) if name == ".git" else None
 
@@ -306,167 +294,11 @@ def _main(checkout: Checkout, common: str) -> Worktree:
 
 
 def _linked(git_dir: str) -> Worktree | None:
-    pointer = _pointer(_read(f"{git_dir}/gitdir") or b"")
+    pointer = _pointer(read(f"{git_dir}/gitdir") or b"")
     if not pointer:
         return None
     dot_git = os.path.normpath(os.path.join(git_dir, pointer))
-    reason = _read(f"{git_dir}/locked")
+    reason = read(f"{git_dir}/locked")
     locked = None if reason is None else os.fsdecode(reason.strip())
     prunable = locked is None and not os.path.lexists(dot_git)
     return Worktree(dot_git.removesuffix("/.git"), git_dir, locked, prunable)
-
-
-def is_gone(directory: str, device: int | None, inode: int | None) -> bool | None:
-    """Whether a checkout, known by its git dir or plain root, is no more; None without proof.
-
-    Proof is that another directory, or none, is there on the same disk, and that the directory
-    the repository stood in is still there: an unmounted disk proves nothing.
-    """
-    nearest, found = directory, None
-    while found is None:
-        try:
-            found = os.lstat(nearest)
-        except (FileNotFoundError, NotADirectoryError):
-            nearest = os.path.dirname(nearest)
-        except OSError:
-            return None
-    if nearest == directory and found.st_ino == inode:
-        return False
-    return True if found.st_dev == device and os.path.isdir(_holder(directory)) else None
-
-
-def _holder(directory: str) -> str:
-    """Return the directory that the repository of a git dir, or a plain checkout, stands in."""
-    # Git itself removes `worktrees` with the last of them, and all of it goes with the repository.
-    for own in ("/.git/", "/.bare/", "/worktrees/"):
-        repository, found, _ = f"{directory}/".rpartition(own)
-        if found:
-            return os.path.dirname(repository)
-    return os.path.dirname(directory)
-
-
-def fresh_token() -> Token:
-    """Return a token that no checkout has."""
-    return Token(os.urandom(TOKEN_DIGITS // 2).hex())
-
-
-def read_token(checkout: Checkout) -> Token | None:
-    """Return the checkout's token, None where there is none, or none that is whole."""
-    try:
-        folder = os.open(os.path.dirname(checkout.token_file), DIRECTORY_FLAGS)
-    except OSError:
-        return None
-    try:
-        return _stored(folder)
-    finally:
-        os.close(folder)
-
-
-def mint(checkout: Checkout) -> Token:
-    """Return the checkout's token, a fresh one where it has none; all who ask at once get one."""
-    if stored := read_token(checkout):
-        return stored
-    token = fresh_token()
-    with _token_folder(checkout) as folder, _written(folder, _format(token)) as temporary:
-        try:
-            os.link(temporary, "id", src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
-            if stored := _stored(folder):
-                return stored
-            # A damaged file, or a file system without hard links: one at a time.
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            if stored := _stored(folder):
-                return stored
-            os.replace(temporary, "id", src_dir_fd=folder, dst_dir_fd=folder)
-        os.fsync(folder)
-    return token
-
-
-def write_token(checkout: Checkout, token: Token) -> None:
-    """Replace the checkout's token file, atomically."""
-    with _token_folder(checkout) as folder:
-        _replace(folder, "id", _format(token))
-
-
-@contextlib.contextmanager
-def _token_folder(checkout: Checkout) -> Iterator[int]:
-    """Open the directory of the token, made if missing and taken back after a failure."""
-    path, made = os.path.dirname(checkout.token_file), False
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-            made = True
-        folder = os.open(path, DIRECTORY_FLAGS)
-        try:
-            if checkout.git_dir is None and not os.path.lexists(f"{path}/.gitignore"):
-                _replace(folder, ".gitignore", b"*\n")
-            yield folder
-        finally:
-            os.close(folder)
-    except OSError as error:
-        if made and not os.path.lexists(checkout.token_file):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{path}/.gitignore")
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
-        reason = (error.strerror or str(error)).lower()
-        raise IsoenvError(
-            f"cannot write {checkout.token_file!r}: {reason}; "
-            "`ls -ld` and `df` of its directory show why"
-        ) from None
-
-
-@contextlib.contextmanager
-def _written(folder: int, text: bytes) -> Iterator[str]:
-    """Write a temporary file in the directory; yield its name, and remove what is left of it."""
-    name = f"id.{os.getpid()}.{os.urandom(4).hex()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        with open(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        yield name
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=folder)
-
-
-def _replace(folder: int, name: str, text: bytes) -> None:
-    with _written(folder, text) as temporary:
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        os.fsync(folder)
-
-
-def _stored(folder: int) -> Token | None:
-    return _parse(_read("id", folder, READ_FLAGS | os.O_NOFOLLOW) or b"")
-
-
-def _format(token: Token) -> bytes:
-    lines = [token.value]
-    for key, (slot, name) in token.entries.items():
-        lines.append(f"{slot}\t{_escape(name)}\t{_escape(key)}")
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-
-
-def _parse(text: bytes) -> Token | None:
-    value, *lines = text.decode("utf-8", "surrogateescape").split("\n")
-    if len(value) != TOKEN_DIGITS or value.strip("0123456789abcdef") or not text.endswith(b"\n"):
-        return None
-    entries: dict[str, tuple[int, str]] = {}
-    try:
-        for line in lines[:-1]:
-            slot, name, key = line.split("\t")
-            entries[_unescape(key)] = (int(slot), _unescape(name))
-    except ValueError:
-        return None
-    return Token(value, MappingProxyType(entries))
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-
-
-def _unescape(text: str) -> str:
-    parts = text.split("\\\\")
-    return "\\".join(part.replace("\\t", "\t").replace("\\n", "\n") for part in parts)

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from isoenv import checkout
+from isoenv import tokens
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def is_copy(lease: Lease, place: Checkout) -> bool:
     # Some file systems have another device number after a reboot.
     if lease.git_dir is None or lease.git_dir == directory:
         return False
-    return checkout.is_gone(lease.git_dir, lease.device, lease.inode) is False
+    return tokens.is_gone(lease.git_dir, lease.device, lease.inode) is False
 
 
 def is_gone(lease: Lease) -> bool:
     """Whether the checkout of a lease is proven gone."""
-    return bool(lease.git_dir and checkout.is_gone(lease.git_dir, lease.device, lease.inode))
+    return bool(lease.git_dir and tokens.is_gone(lease.git_dir, lease.device, lease.inode))
 
 
 def refuse_copied_pointer(place: Checkout) -> None:
@@ -71,27 +71,27 @@ def _owner(place: Checkout) -> str | None:
     return os.path.dirname(os.path.join(place.git_dir, pointer))
 
 
-def is_copied(registry: Registry, place: Checkout, token: checkout.Token) -> bool:
+def is_copied(registry: Registry, place: Checkout, token: tokens.Token) -> bool:
     """Whether ``place`` has the token of a checkout that holds leases somewhere else."""
     return any(is_copy(lease, place) for lease in registry.with_token(token.value))
 
 
-def own_token(registry: Registry, place: Checkout) -> checkout.Token:
+def own_token(registry: Registry, place: Checkout) -> tokens.Token:
     """Return a token that is the checkout's alone: its own, or a fresh one that replaces a copy."""
-    token = checkout.mint(place)
-    return checkout.fresh_token() if is_copied(registry, place, token) else token
+    token = tokens.mint(place)
+    return tokens.fresh_token() if is_copied(registry, place, token) else token
 
 
-def write_entry(place: Checkout, token: checkout.Token, lease: Lease) -> None:
+def write_entry(place: Checkout, token: tokens.Token, lease: Lease) -> None:
     """Let a checkout remember its token, and the slot and the name that it holds."""
     entries = {**token.entries, lease.project.key: (lease.slot, lease.name)}
     if entries != token.entries:
-        checkout.write_token(place, replace(token, entries=entries))
+        tokens.write_token(place, replace(token, entries=entries))
 
 
 def drop_entry(place: Checkout, lease: Lease) -> None:
     """Let the checkout that held a lease forget its slot, if it is that checkout still."""
-    token = checkout.read_token(place)
+    token = tokens.read_token(place)
     if token and token.value == lease.token and lease.project.key in token.entries:
         entries = {key: at for key, at in token.entries.items() if key != lease.project.key}
-        checkout.write_token(place, replace(token, entries=entries))
+        tokens.write_token(place, replace(token, entries=entries))

@@ -26,6 +26,8 @@ OWN_SLOT = "__ISOENV_SLOT"
 PIN = "__ISOENV_PIN"
 # The largest .env file that is looked through for a slot, in bytes.
 DOTENV_LIMIT = 1 << 20
+# Digits of a slot: Python refuses to read thousands of them, SQLite to keep twenty.
+LONGEST_SLOT = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +96,23 @@ def _elsewhere(caller: Caller, registry: Registry, name: str) -> Context:
 
 
 def _slot(registry: Registry, project: Project, name: str) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name)
+    if (slot := number(name)) is not None:
+        return slot
     if found := registry.with_name(project, name):
         return found.slot
     raise NotFoundError(f"no instance {name} of {project.name}: `isoenv list` shows them")
 
 
+def number(text: str) -> int | None:
+    """Return the slot that a word of digits means; what is longer than any slot is too large."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if len(text) <= LONGEST_SLOT else 10**LONGEST_SLOT
+
+
 def _pinned_slot(here: Context) -> int | None:
     slot, _, key = here.caller.environ.get(PIN, "").partition(":")
-    return int(slot) if key == here.project.key and slot.isdigit() else None
+    return number(slot) if key == here.project.key else None
 
 
 def _asked_slot(here: Context) -> tuple[int, bool] | None:
@@ -128,8 +137,8 @@ def _asked_slot(here: Context) -> tuple[int, bool] | None:
 
 
 def _slot_value(name: str, value: str, source: str) -> int:
-    if value.isascii() and value.isdigit():
-        return int(value)
+    if (slot := number(value)) is not None:
+        return slot
     raise IsoenvError(f"{name}={value} in {source} is no slot: `{name}=2` would be one")
 
 
@@ -181,10 +190,6 @@ def instance(selected: Selected, registry: Registry) -> Instance:
     """Return what the environment of the selected instance is computed from."""
     here, lease, slot = selected.context, selected.lease, selected.slot
     numbering = here.config.numbering
-    if lease is None and slot and numbering.ports == "block":
-        raise NotFoundError(
-            f"no instance {slot} of {here.project.name}: `isoenv exec {slot} …` makes it"
-        )
     changed = registry.flags(lease) if lease else {}
     found = Instance(
         here.project,
@@ -192,7 +197,7 @@ def instance(selected: Selected, registry: Registry) -> Instance:
         lease.name if lease else f"{here.project.name}-{slot}",
         (lease.root if lease else None) or here.base or "",
         paths.instance_dir(here.caller.state, here.project.key, here.project.name, slot),
-        lease.ports if lease else allocator.offset_ports(here.config.ports, numbering.stride, slot),
+        _ports(here, lease, slot),
         {
             name: changed.get(name, flag.others if slot else flag.main)
             for name, flag in here.config.flags.items()
@@ -202,6 +207,24 @@ def instance(selected: Selected, registry: Registry) -> Instance:
         found = replace(found, dir=resolver.instance_dir(numbering.dir, found, here.caller.home))
     # Outside any checkout the instance's own directory stands for one.
     return found if found.root else replace(found, root=found.dir)
+
+
+def _ports(here: Context, lease: Lease | None, slot: int) -> dict[str, int]:
+    """Return an instance's ports in the order of the configuration.
+
+    A port that a lease does not have yet follows from the formula, or with blocks from nothing.
+    """
+    numbering, wanted = here.config.numbering, here.config.ports
+    reserved = lease.ports if lease else {}
+    if slot == 0 or numbering.ports == "offset":
+        computed = allocator.offset_ports(wanted, numbering.stride, slot)
+        return {name: reserved.get(name, port) for name, port in computed.items()}
+    if missing := [name for name in wanted if name not in reserved]:
+        raise NotFoundError(
+            f"{here.project.name}:{slot} has no port for {missing[0]} yet: "
+            f"`isoenv exec {slot} …` reserves it"
+        )
+    return {name: reserved[name] for name in wanted}
 
 
 def directory_of(caller: Caller, lease: Lease) -> str:

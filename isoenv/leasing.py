@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, checkout, identity, reserving
+from isoenv import allocator, checkout, identity, reserving, tokens
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.models import Checkout
 from isoenv.names import RESERVED
@@ -47,7 +47,7 @@ def find(registry: Registry, claim: Claim) -> Lease | None:
     """
     if claim.checkout is None:
         return None
-    token = checkout.read_token(claim.checkout)
+    token = tokens.read_token(claim.checkout)
     for lease in registry.with_token(token.value) if token else []:
         if identity.is_same_project(lease.project, claim.project) and not identity.is_copy(
             lease, claim.checkout
@@ -185,7 +185,7 @@ def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note])
 def _insert(
     registry: Registry, claim: Claim, place: Checkout, asked: int | None, notes: list[Note]
 ) -> Lease:
-    project, token = claim.project, checkout.read_token(place)
+    project, token = claim.project, tokens.read_token(place)
     registry.disown(place.git_dir or place.root, token.value if token else None)
     remembered = None
     if token and not identity.is_copied(registry, place, token):

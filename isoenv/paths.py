@@ -7,6 +7,7 @@ the XDG specification, that is, not on Linux.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from isoenv.errors import IsoenvError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "isoenv.toml"
 LOCAL_CONFIG_NAME = "isoenv.local.toml"
+# Emptied at each start on most systems, and so made anew; the last one is everywhere.
+HOST_DIRS = ("/run/lock", "/tmp")  # noqa: S108  # nothing in it is trusted
 
 
 def home(environ: Mapping[str, str]) -> str:
@@ -42,13 +45,35 @@ def config_dir(environ: Mapping[str, str]) -> str:
     return _user_dir(environ, None, "XDG_CONFIG_HOME", ".config", "config")
 
 
+def host_dir(environ: Mapping[str, str]) -> str:
+    """Return the directory of the host-wide claims.
+
+    The default is one of the system's that all users see alike: root's, sticky, and for all.
+    """
+    if chosen := environ.get("ISOENV_HOST_DIR"):
+        return _absolute("ISOENV_HOST_DIR", chosen)
+    for_all = stat.S_IFDIR | 0o1777
+    for directory in HOST_DIRS:
+        try:
+            status = os.lstat(directory)
+        except OSError:
+            continue
+        if status.st_uid == 0 and status.st_mode & for_all == for_all:
+            return directory
+    return HOST_DIRS[-1]
+
+
+def _absolute(setting: str, value: str) -> str:
+    if not value.startswith("/"):
+        raise IsoenvError(f"{setting}={value} is relative: `export {setting}=/…`")
+    return value.rstrip("/") or "/"
+
+
 def _user_dir(
     environ: Mapping[str, str], setting: str | None, xdg: str, below_home: str, kind: str
 ) -> str:
     if setting and (chosen := environ.get(setting)):
-        if not chosen.startswith("/"):
-            raise IsoenvError(f"{setting}={chosen} is relative: `export {setting}=/…`")
-        return chosen.rstrip("/") or "/"
+        return _absolute(setting, chosen)
     if sys.platform == "linux":
         value = environ.get(xdg, "").strip()
         # The specification says to ignore relative values.

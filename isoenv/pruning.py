@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, generated, instances, leasing, ports
+from isoenv import generated, instances, leasing, ports, tokens
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def orphans(caller: Caller, registry: Registry) -> list[Orphan]:
     listening = ports.listening()
     found = []
     for lease in registry.leases():
-        if not (lease.git_dir and checkout.is_gone(lease.git_dir, lease.device, lease.inode)):
+        if not (lease.git_dir and tokens.is_gone(lease.git_dir, lease.device, lease.inode)):
             continue
         used = sorted(set(lease.ports.values()) & listening) if lease.slot else []
         reason = f"port {used[0]} is in use" if used else None

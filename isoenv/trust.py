@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, paths
+from isoenv import checkout, paths, tokens
 from isoenv.errors import IsoenvError
 from isoenv.models import Checkout
 
@@ -41,8 +41,10 @@ class Subject:
 def witness(state: str, place: Checkout, subject: Subject) -> str:
     """Return the file on which the verdict hangs: the record, or the token before there is one."""
     repository = _repository(place)
-    token = checkout.read_token(repository)
-    return f"{_folder(state, token.value)}/{subject.digest}" if token else repository.token_file
+    token = tokens.read_token(repository)
+    if token is None:
+        return repository.token_file
+    return f"{_folder(state, repository, token.value)}/{subject.digest}"
 
 
 def is_allowed(state: str, place: Checkout, subject: Subject) -> bool:
@@ -63,22 +65,21 @@ def write(state: str, place: Checkout, subjects: Sequence[Subject], verdict: str
             "`git worktree repair`"
         )
     repository = _repository(place)
-    token = checkout.mint(repository)
-    identity = _identity(repository)
-    folder = _folder(state, token.value)
+    token = tokens.mint(repository)
+    folder = _folder(state, repository, token.value)
     paths.make_private(folder)
     for subject in subjects:
-        lines = [HEADER, verdict.encode(), identity, os.fsencode(subject.name).hex().encode()]
+        lines = [HEADER, verdict.encode(), os.fsencode(subject.name).hex().encode()]
         _replace(f"{folder}/{subject.digest}", b"\n".join([*lines, subject.content]))
 
 
 def last_allowed(state: str, place: Checkout, name: str) -> bytes | None:
     """Return the bytes that were allowed last under this name in this repository."""
     repository = _repository(place)
-    token = checkout.read_token(repository)
+    token = tokens.read_token(repository)
     if token is None:
         return None
-    folder = _folder(state, token.value)
+    folder = _folder(state, repository, token.value)
     try:
         files = [f"{folder}/{entry}" for entry in os.listdir(folder)]
         files.sort(key=lambda file: os.stat(file).st_mtime_ns, reverse=True)
@@ -86,8 +87,8 @@ def last_allowed(state: str, place: Checkout, name: str) -> bytes | None:
         return None
     for file in files:
         record = _read(file)
-        if record and record[0] == ALLOWED and record[2] == name:
-            return record[3]
+        if record and record[0] == ALLOWED and record[1] == name:
+            return record[2]
     return None
 
 
@@ -99,13 +100,9 @@ def _repository(place: Checkout) -> Checkout:
     return Checkout(place.root, common, common)
 
 
-def _identity(repository: Checkout) -> bytes:
-    status = os.stat(repository.git_dir or repository.root)
-    return f"{status.st_dev} {status.st_ino}".encode()
-
-
-def _folder(state: str, token: str) -> str:
-    return f"{state}/trust/{token}"
+def _folder(state: str, repository: Checkout, token: str) -> str:
+    # With the inode, so that a copy, which has the token too, is trusted for itself.
+    return f"{state}/trust/{token}-{os.stat(repository.git_dir or repository.root).st_ino}"
 
 
 def _verdict(state: str, place: Checkout, subject: Subject) -> str | None:
@@ -114,18 +111,17 @@ def _verdict(state: str, place: Checkout, subject: Subject) -> str | None:
     record = _read(witness(state, place, subject))
     if record is None:
         return None
-    verdict, identity, name, content = record
-    ours = identity == _identity(_repository(place))
-    return verdict if ours and (name, content) == (subject.name, subject.content) else None
+    verdict, name, content = record
+    return verdict if (name, content) == (subject.name, subject.content) else None
 
 
-def _read(file: str) -> tuple[str, bytes, str, bytes] | None:
+def _read(file: str) -> tuple[str, str, bytes] | None:
     try:
         with open(file, "rb") as stream:
-            header, verdict, identity, name, content = stream.read().split(b"\n", 4)
+            header, verdict, name, content = stream.read().split(b"\n", 3)
         if header != HEADER:
             return None
-        return verdict.decode(), identity, os.fsdecode(bytes.fromhex(name.decode())), content
+        return verdict.decode(), os.fsdecode(bytes.fromhex(name.decode())), content
     except (OSError, ValueError):
         return None
 

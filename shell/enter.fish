@@ -88,6 +88,7 @@ function __isoenv_enter --description 'Load the environment of where we are, or 
     end
     set -g __isoenv_failed none
     set -g __isoenv_base $__isoenv_here
+    return 0
 end
 
 function __isoenv_fetch --description 'Take what is ready, if it is fresh'
@@ -201,6 +202,8 @@ end
 function __isoenv_announce --description 'Say what was loaded: (+14 ~PATH)'
     test "$ISOENV_LOG" = quiet
     and return
+    # Where it is empty, no output of a command would be split into lines.
+    set -fx IFS \n
     set -l added (string match --invert --regex -- '^(?:__)?ISOENV_' ISOENV_ $__isoenv_added)
     set -l words
     switch "$ISOENV_LOG"

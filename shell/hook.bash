@@ -17,26 +17,29 @@ __isoenv_base=                # the one that is settled: __isoenv_stale is about
 __isoenv_failed=              # the one whose environment could not be computed,
 __isoenv_failed_input=        # and what it was to be computed from
 __isoenv_said=                # the lines that are said once
-# `exec 3 bash` began here: 3 stays outside of any checkout too, until another set is loaded.
-__isoenv_pinned=${__ISOENV_UNDO:+${__ISOENV_PIN-}}
+# What `exec 3 bash` has loaded stays outside of any checkout too.
+__isoenv_pinned=${__ISOENV_PIN:+${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}}
 
 # What a generated script says of itself; it also defines __isoenv_stale and __isoenv_load.
 __isoenv_root='' __isoenv_label='' __isoenv_message='' __isoenv_use='' __isoenv_direnv=''
 
 # =============================================================================
 #
-# The prompt: nothing but tests while nothing changes.
+# The prompt: nothing but tests while nothing changes. Options are the user's here.
 #
+# After \builtin, unlike after a bare `local`, NAME=$VALUE is a word like any other: it needs quotes,
+# also around the name where `set -k` may be in force.
 
 function _isoenv_hook() {
-  \builtin local __isoenv_status=$?
+  \builtin local "__isoenv_status=$?"
   if [[ -z ${__isoenv_off} ]]; then
     __isoenv_walk
     if [ "${__isoenv_here}" != "${__isoenv_base}" ]; then
       __isoenv_change || :
     elif [[ -n ${__isoenv_here} ]]; then
       ! __isoenv_stale || __isoenv_change || :
-    elif [[ -n ${__ISOENV_UNDO-} && -z ${__isoenv_pinned} ]]; then
+    elif [[ -n ${__ISOENV_UNDO-} ]] &&
+      [ "${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}" != "${__isoenv_pinned}" ]; then
       __isoenv_change || :
     fi
   fi
@@ -63,10 +66,11 @@ function __isoenv_walk() {
 # Find the physical directory of $PWD and all above it. A process would be dearer than the way
 # there and back, and that is gone only where a component is a symbolic link.
 function __isoenv_locate() {
-  \builtin local __isoenv_directory=${PWD-}
+  \builtin local __isoenv_directory __isoenv_oldpwd __isoenv_had_oldpwd
+  __isoenv_directory=${PWD-}
   __isoenv_pwd=${__isoenv_directory} __isoenv_linked=''
   if __isoenv_has_link "${__isoenv_directory}"; then
-    \builtin local __isoenv_oldpwd=${OLDPWD-} __isoenv_had_oldpwd=${OLDPWD+1}
+    __isoenv_oldpwd=${OLDPWD-} __isoenv_had_oldpwd=${OLDPWD+1}
     if \builtin cd -P . 2>/dev/null; then
       __isoenv_directory=${PWD} __isoenv_linked=${PWD}
       \builtin cd -L -- "${__isoenv_pwd}" 2>/dev/null || __isoenv_pwd=${PWD}
@@ -83,7 +87,8 @@ function __isoenv_locate() {
 }
 
 function __isoenv_has_link() {
-  \builtin local __isoenv_directory=$1
+  \builtin local __isoenv_directory
+  __isoenv_directory=$1
   while [[ -n ${__isoenv_directory} ]]; do
     [[ -h ${__isoenv_directory} ]] && \builtin return 0
     __isoenv_directory=${__isoenv_directory%/*}
@@ -108,7 +113,8 @@ function __isoenv_change() {
   __isoenv_read_record
   if [[ -z ${__isoenv_here} || ${1-} == off ]]; then
     __isoenv_base='' __isoenv_failed=''
-    [[ -n ${__isoenv_pinned} && ${1-} != off ]] || __isoenv_leave
+    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "${__isoenv_pinned}" && ${1-} != off ]] ||
+      __isoenv_leave
     \builtin return 0
   fi
   if [[ ${1-} != again ]] && [ "${__isoenv_here}" = "${__isoenv_failed}" ]; then
@@ -128,15 +134,14 @@ function __isoenv_change() {
 
 # Source the generated script of ${__isoenv_here}, if there is one and it is fresh.
 function __isoenv_find() {
-  \builtin local __isoenv_state=${ISOENV_STATE_DIR:-${__isoenv_default_state}}
-  \builtin local __isoenv_script=${__isoenv_state}/t${__isoenv_here}/@env.sh
+  \builtin local __isoenv_state="${ISOENV_STATE_DIR:-${__isoenv_default_state}}"
+  \builtin local __isoenv_generated="${__isoenv_state}/t${__isoenv_here}"
   # A relative one would be looked for in the checkout, where anybody could have put it.
   [[ ${__isoenv_state} == /* ]] || \builtin return 1
   if [[ -n ${__ISOENV_PIN-} ]]; then
-    \builtin local __isoenv_slot=${__ISOENV_PIN%%:*}
-    __isoenv_source "${__isoenv_script%/*}/@slot.${__isoenv_slot}/@env.sh" && \builtin return 0
+    __isoenv_source "${__isoenv_generated}/@slot.${__ISOENV_PIN%%:*}/@env.sh" && \builtin return 0
   fi
-  __isoenv_source "${__isoenv_script}"
+  __isoenv_source "${__isoenv_generated}/@env.sh"
 }
 
 function __isoenv_source() {
@@ -145,6 +150,7 @@ function __isoenv_source() {
 }
 
 # Compute it anew: the one process. What fails, or is interrupted, is not tried at every prompt.
+# The first line is a comment, which an interactive `eval` may not know for one.
 function __isoenv_compute() {
   \builtin local __isoenv_code __isoenv_input
   __isoenv_read_input
@@ -155,7 +161,7 @@ function __isoenv_compute() {
     \builtin return 1
   fi
   __isoenv_code=$("${__isoenv_command}" export bash --hook </dev/null) || \builtin return 1
-  [[ ${__isoenv_code} == '# isoenv '* ]] && \builtin eval "${__isoenv_code}"
+  [[ ${__isoenv_code} == '# isoenv '* ]] && \builtin eval "${__isoenv_code#*$'\n'}"
 }
 
 # Put what was found or computed in the place of what is loaded.
@@ -288,13 +294,12 @@ function __isoenv_undo() {
   done 2>/dev/null
   \builtin unset -v __ISOENV_UNDO
   __isoenv_cells=()
-  __isoenv_pinned=''
 }
 
 # Take each of these entries out of a list like PATH once, wherever it is.
 function __isoenv_remove() {
   [[ -n ${!1+x} ]] || \builtin return 0
-  \builtin local __isoenv_list=:${!1}: __isoenv_rest=$2: __isoenv_entry __isoenv_before
+  \builtin local __isoenv_list=":${!1}:" __isoenv_rest="$2:" __isoenv_entry __isoenv_before
   while [[ -n ${__isoenv_rest} ]]; do
     __isoenv_entry=:${__isoenv_rest%%:*}:
     __isoenv_rest=${__isoenv_rest#*:}
@@ -314,7 +319,7 @@ function __isoenv_remove() {
 # Undo what is loaded, where nothing comes in its place.
 function __isoenv_leave() {
   ((${#__isoenv_cells[@]})) || \builtin return 0
-  \builtin local __isoenv_left=${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}\ ${ISOENV_NAME-}
+  \builtin local __isoenv_left="${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} ${ISOENV_NAME-}"
   __isoenv_undo
   [[ ${ISOENV_LOG-} != diff ]] || __isoenv_say "isoenv: left ${__isoenv_left}"
 }
@@ -368,7 +373,7 @@ function __isoenv_do() {
 }
 
 function __isoenv_step() {
-  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_attributes=${!1@a}
+  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_attributes="${!1@a}"
   if [[ ${__isoenv_attributes} == *[!xt]* ]]; then
     __isoenv_skipped+=("$1")
     \builtin return
@@ -464,7 +469,7 @@ function __isoenv_sort() {
 #
 
 function isoenv() {
-  \builtin local __isoenv_status=0
+  \builtin local "__isoenv_status=0"
   case $#:${1-} in
     1:on)
       __isoenv_off='' __isoenv_failed=''

@@ -17,8 +17,8 @@
 \builtin typeset -g __isoenv_failed=''            # the one whose environment could not be computed,
 \builtin typeset -g __isoenv_failed_input=''      # and what it was to be computed from
 \builtin typeset -g __isoenv_said=''              # the lines that are said once
-# `exec 3 zsh` began here: 3 stays outside of any checkout too, until another set is loaded.
-\builtin typeset -g __isoenv_pinned="${__ISOENV_UNDO:+${__ISOENV_PIN-}}"
+# What `exec 3 zsh` has loaded stays outside of any checkout too.
+\builtin typeset -g __isoenv_pinned="${__ISOENV_PIN:+${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}}"
 
 # What a generated script says of itself; it also defines __isoenv_stale and __isoenv_load.
 \builtin typeset -g __isoenv_root='' __isoenv_label='' __isoenv_message=''
@@ -37,7 +37,7 @@ function _isoenv_hook() {
     __isoenv_change || :
   elif [[ -n "${__isoenv_here}" ]]; then
     ! __isoenv_stale || __isoenv_change || :
-  elif [[ -n "${__ISOENV_UNDO-}" && -z "${__isoenv_pinned}" ]]; then
+  elif [[ -n "${__ISOENV_UNDO-}" && "${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}" != "${__isoenv_pinned}" ]]; then
     __isoenv_change || :
   fi
 }
@@ -86,22 +86,23 @@ function __isoenv_change() {
   \builtin setopt no_aliases no_multibyte typeset_silent
   \builtin local -a __isoenv_cells __isoenv_steps __isoenv_notes
   # A directory that was deleted under the shell says nothing about where the user wants to be.
-  [[ -d $PWD || ${1-} == off ]] || return 1
+  [[ -d $PWD || ${1-} == off ]] || \builtin return 1
   __isoenv_read_record
   if [[ -z $__isoenv_here || ${1-} == off ]]; then
     __isoenv_base='' __isoenv_failed=''
-    [[ -n $__isoenv_pinned && ${1-} != off ]] || __isoenv_leave
-    return 0
+    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "$__isoenv_pinned" && ${1-} != off ]] ||
+      __isoenv_leave
+    \builtin return 0
   fi
   if [[ ${1-} != again && $__isoenv_here == "$__isoenv_failed" ]]; then
     \builtin local __isoenv_input
     __isoenv_read_input
-    [[ $__isoenv_input != "$__isoenv_failed_input" ]] || return 1
+    [[ $__isoenv_input != "$__isoenv_failed_input" ]] || \builtin return 1
   fi
   # Until this is through, what was settled before is overwritten.
   __isoenv_base=''
   if [[ ${1-} == again ]] || ! __isoenv_find; then
-    __isoenv_compute || return 1
+    __isoenv_compute || \builtin return 1
   fi
   __isoenv_failed=''
   __isoenv_settle "${1-}"
@@ -113,9 +114,9 @@ function __isoenv_find() {
   \builtin local __isoenv_state=${ISOENV_STATE_DIR:-$__isoenv_default_state}
   \builtin local __isoenv_generated=$__isoenv_state/t$__isoenv_here
   # A relative one would be looked for in the checkout, where anybody could have put it.
-  [[ $__isoenv_state == /* ]] || return 1
+  [[ $__isoenv_state == /* ]] || \builtin return 1
   if [[ -n ${__ISOENV_PIN-} ]]; then
-    __isoenv_source "$__isoenv_generated/@slot.${__ISOENV_PIN%%:*}/@env.sh" && return 0
+    __isoenv_source "$__isoenv_generated/@slot.${__ISOENV_PIN%%:*}/@env.sh" && \builtin return 0
   fi
   __isoenv_source "$__isoenv_generated/@env.sh"
 }
@@ -132,9 +133,9 @@ function __isoenv_compute() {
   __isoenv_failed_input=$__isoenv_input
   if [[ ! -x $__isoenv_command ]]; then
     __isoenv_say_once "isoenv: $__isoenv_command is gone: install it again, or \`isoenv off\`"
-    return 1
+    \builtin return 1
   fi
-  __isoenv_code=$("$__isoenv_command" export zsh --hook </dev/null) || return 1
+  __isoenv_code=$("$__isoenv_command" export zsh --hook </dev/null) || \builtin return 1
   [[ $__isoenv_code == '# isoenv '* ]] && \builtin eval "$__isoenv_code"
 }
 
@@ -147,11 +148,11 @@ function __isoenv_settle() {
   fi
   if [[ $__isoenv_use != all ]] || __isoenv_is_direnvs; then
     __isoenv_leave
-    return 0
+    \builtin return 0
   fi
   __isoenv_load
   if __isoenv_is_loaded; then
-    [[ ${1-} == again ]] || return 0
+    [[ ${1-} == again ]] || \builtin return 0
     \builtin local __isoenv_is_same=1
   fi
   __isoenv_undo
@@ -162,7 +163,7 @@ function __isoenv_settle() {
 # Whether direnv is the one that loads this checkout.
 function __isoenv_is_direnvs() {
   if [[ -n $__isoenv_direnv ]] && (( ${+functions[_direnv_hook]} )); then
-    return 0
+    \builtin return 0
   fi
   [[ -n ${DIRENV_DIR-} && -z ${__ISOENV_UNDO-} && ${ISOENV_ROOT-} == "$__isoenv_here" ]]
 }
@@ -187,24 +188,25 @@ function __isoenv_read_input() {
 
 # Read __ISOENV_UNDO into __isoenv_cells, and drop it when nobody can have written it.
 function __isoenv_read_record() {
-  [[ -n ${__ISOENV_UNDO-} ]] || return 0
+  [[ -n ${__ISOENV_UNDO-} ]] || \builtin return 0
   \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_wrong=''
+  \builtin local __isoenv_rs=$'\x1e' __isoenv_us=$'\x1f'
   __isoenv_cells=("${(@ps:\x1f:)__ISOENV_UNDO}")
   # What follows the last US is no cell.
   [[ -z ${__isoenv_cells[-1]} ]] || __isoenv_wrong=1
   __isoenv_cells[-1]=()
   if [[ $__ISOENV_UNDO == *$'\x1e'* ]]; then
     [[ ${__ISOENV_UNDO//$'\x1e'[01]/} != *$'\x1e'* ]] || __isoenv_wrong=1
-    __isoenv_cells=("${(@)__isoenv_cells//$'\x1e1'/$'\x1f'}")
-    __isoenv_cells=("${(@)__isoenv_cells//$'\x1e0'/$'\x1e'}")
+    __isoenv_cells=("${(@)__isoenv_cells//${__isoenv_rs}1/$__isoenv_us}")
+    __isoenv_cells=("${(@)__isoenv_cells//${__isoenv_rs}0/$__isoenv_rs}")
   fi
   (( ${#__isoenv_cells} && ${#__isoenv_cells} % 4 == 0 )) || __isoenv_wrong=1
   [[ ${(pj:\x1f:)__isoenv_cells[1,3]} == $'\x1fr=\x1f' ]] || __isoenv_wrong=1
   for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
     [[ $__isoenv_name == [A-Za-z_]* && $__isoenv_name != *[^A-Za-z0-9_]* ]] || __isoenv_wrong=1
-    [[ $__isoenv_kind == ([uxs][=-]|p=) ]] || __isoenv_wrong=1
+    [[ $__isoenv_kind == [uxs][=-] || $__isoenv_kind == p= ]] || __isoenv_wrong=1
   done
-  [[ -n $__isoenv_wrong ]] || return 0
+  [[ -n $__isoenv_wrong ]] || \builtin return 0
   __isoenv_cells=()
   \builtin unset __ISOENV_UNDO
   __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
@@ -222,7 +224,7 @@ function __isoenv_record() {
 # Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
 function __isoenv_is_ours() {
   if [[ $1 == __ISOENV_* ]]; then
-    return 0
+    \builtin return 0
   elif [[ $2 == ?- ]]; then
     (( ! ${(P)+1} ))
   else
@@ -235,8 +237,8 @@ function __isoenv_is_ours() {
 function __isoenv_stale_without_ours() {
   \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
   for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
-    [[ $__isoenv_kind != p= ]] || continue
-    __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || continue
+    [[ $__isoenv_kind != p= ]] || \builtin continue
+    __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || \builtin continue
     if [[ $__isoenv_kind == x? ]]; then
       \builtin local "$__isoenv_name=$__isoenv_old"
     else
@@ -267,12 +269,11 @@ function __isoenv_undo() {
   done 2>/dev/null
   \builtin unset __ISOENV_UNDO
   __isoenv_cells=()
-  __isoenv_pinned=''
 }
 
 # Take each of these entries out of a list like PATH once, wherever it is.
 function __isoenv_remove() {
-  (( ${(P)+1} )) || return 0
+  (( ${(P)+1} )) || \builtin return 0
   \builtin local __isoenv_list=:${(P)1}: __isoenv_entry
   for __isoenv_entry in "${(@s.:.)2}"; do
     __isoenv_entry=:$__isoenv_entry:
@@ -289,7 +290,7 @@ function __isoenv_remove() {
 
 # Undo what is loaded, where nothing comes in its place.
 function __isoenv_leave() {
-  (( ${#__isoenv_cells} )) || return 0
+  (( ${#__isoenv_cells} )) || \builtin return 0
   \builtin local __isoenv_left="${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} ${ISOENV_NAME-}"
   __isoenv_undo
   [[ ${ISOENV_LOG-} != diff ]] || __isoenv_say "isoenv: left $__isoenv_left"
@@ -306,7 +307,7 @@ function __isoenv_prepend() { __isoenv_steps+=(PATH p "$1"); }
 
 # Whether the record holds just these steps already.
 function __isoenv_is_loaded() {
-  [[ ${__isoenv_cells[4]-} == "$__isoenv_root" ]] || return 1
+  [[ ${__isoenv_cells[4]-} == "$__isoenv_root" ]] || \builtin return 1
   \builtin local -A __isoenv_known
   \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
   \builtin local __isoenv_path='' __isoenv_wanted=''
@@ -321,7 +322,7 @@ function __isoenv_is_loaded() {
     if [[ $__isoenv_kind == p ]]; then
       __isoenv_wanted=$__isoenv_new:$__isoenv_wanted
     else
-      [[ ${__isoenv_known[$__isoenv_name]-} == "$__isoenv_kind$__isoenv_new" ]] || return 1
+      [[ ${__isoenv_known[$__isoenv_name]-} == "$__isoenv_kind$__isoenv_new" ]] || \builtin return 1
       \builtin unset "__isoenv_known[$__isoenv_name]"
     fi
   done
@@ -340,16 +341,16 @@ function __isoenv_do() {
 
 function __isoenv_step() {
   \builtin local __isoenv_was=u __isoenv_old='' __isoenv_type=${(Pt)1}
-  # In a readonly one nothing can be put; an array, a number or what is cut to a width would hold
-  # something else than was put in.
-  if [[ -n $__isoenv_type && $__isoenv_type != scalar* || \
-    $__isoenv_type == *-(readonly|left|right_blanks|right_zeros|lower|upper)* ]]; then
-    __isoenv_say_once "isoenv: $1 is readonly or no plain variable here: left alone"
-    return
-  fi
+  case "$__isoenv_type" in
+    # What is put in a list, a number or what is cut to a width does not come out as it was.
+    (array*|association*|integer*|float*|*-readonly*|*-left*|*-right*|*-lower*|*-upper*)
+      __isoenv_say_once "isoenv: $1 is readonly or no plain variable here: left alone"
+      \builtin return
+      ;;
+  esac
   if [[ $2 == p ]]; then
     __isoenv_put_in_front "$1" "$3"
-    return
+    \builtin return
   elif [[ $__isoenv_type == *-export* ]]; then
     __isoenv_was=x __isoenv_old=${(P)1}
   elif [[ -n $__isoenv_type ]]; then
@@ -376,7 +377,7 @@ function __isoenv_put_in_front() {
     __isoenv_note + "$1"
     __isoenv_record "$1" p= '' "$2"
     \builtin export "$1=$2"
-    return
+    \builtin return
   fi
   __isoenv_note '~' "$1"
   # Where entries are kept unique, one that is there already only moves, and is not ours.
@@ -398,19 +399,19 @@ function __isoenv_say() {
 
 # Say $1 once in this shell, and again when $2 is another.
 function __isoenv_say_once() {
-  [[ $__isoenv_said != *$'\x1f'"$1"$'\x1e'"${2-}"$'\x1f'* ]] || return 0
+  [[ $__isoenv_said != *$'\x1f'"$1"$'\x1e'"${2-}"$'\x1f'* ]] || \builtin return 0
   __isoenv_said+=$'\x1f'$1$'\x1e'${2-}$'\x1f'
   __isoenv_say "$1"
 }
 
 # Note a variable for the line that tells of a load, unless it is isoenv's own.
 function __isoenv_note() {
-  [[ $2 == (ISOENV_|__ISOENV_)* ]] || __isoenv_notes+=("$1$2")
+  [[ $2 == ISOENV_* || $2 == __ISOENV_* ]] || __isoenv_notes+=("$1$2")
 }
 
 # Say what was loaded, as `isoenv.envdiff.summary` does.
 function __isoenv_say_loaded() {
-  [[ ${ISOENV_LOG-} != quiet ]] || return 0
+  [[ ${ISOENV_LOG-} != quiet ]] || \builtin return 0
   \builtin local __isoenv_sign
   \builtin local -a __isoenv_names __isoenv_changes
   for __isoenv_sign in + '~' -; do

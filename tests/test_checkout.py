@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoenv import checkout
-from isoenv.checkout import Token, Worktree
+from isoenv import checkout, tokens
+from isoenv.checkout import Worktree
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.models import Checkout
+from isoenv.tokens import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,12 @@ def names(directory: Path) -> list[str]:
 
 def in_python(code: str, *args: str, privileged: bool = True) -> subprocess.Popen[str]:
     """Start Python with `checkout`, `os` and `sys` at hand."""
-    argv = [sys.executable, "-c", f"import os, sys\nfrom isoenv import checkout\n{code}", *args]
+    argv = [
+        sys.executable,
+        "-c",
+        f"import os, sys\nfrom isoenv import checkout, tokens\n{code}",
+        *args,
+    ]
     if not privileged and os.geteuid() == 0:
         argv = [*UNPRIVILEGED, *argv]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -327,8 +333,8 @@ words = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\\\t
 def test_a_token_is_read_as_it_was_written(entries: dict[str, tuple[int, str]]) -> None:
     with tempfile.TemporaryDirectory() as root:
         written = Token("0123456789abcdef" * 2, entries)
-        checkout.write_token(Checkout(root), written)
-        assert checkout.read_token(Checkout(root)) == written
+        tokens.write_token(Checkout(root), written)
+        assert tokens.read_token(Checkout(root)) == written
 
 
 # Too long, and whole wherever a reader stops at a power of two and one byte.
@@ -347,9 +353,9 @@ def test_a_damaged_token_is_none_and_is_made_anew(tmp_path: Path, content: str) 
     place = Checkout(str(tmp_path))
     (tmp_path / ".isoenv").mkdir()
     (tmp_path / ".isoenv/id").write_text(content)
-    assert checkout.read_token(place) is None
-    token = checkout.mint(place)
-    assert checkout.mint(place) == checkout.read_token(place) == token
+    assert tokens.read_token(place) is None
+    token = tokens.mint(place)
+    assert tokens.mint(place) == tokens.read_token(place) == token
 
 
 def test_a_token_is_not_read_or_written_through_links_and_pipes(tmp_path: Path) -> None:
@@ -357,28 +363,28 @@ def test_a_token_is_not_read_or_written_through_links_and_pipes(tmp_path: Path) 
     thief, pipe = tmp_path / "thief", tmp_path / "pipe"
     for path in (thief, pipe / ".isoenv", tmp_path / "victim"):
         path.mkdir(parents=True)
-    token = checkout.mint(victim)
+    token = tokens.mint(victim)
     os.mkfifo(pipe / ".isoenv/id")
-    assert checkout.read_token(Checkout(str(pipe))) is None
+    assert tokens.read_token(Checkout(str(pipe))) is None
     with open(pipe / ".isoenv/id", "r+b", buffering=0) as file:
         file.write(Path(victim.token_file).read_bytes())
-        assert checkout.read_token(Checkout(str(pipe))) is None
+        assert tokens.read_token(Checkout(str(pipe))) is None
     (pipe / ".isoenv/id").unlink()
     (pipe / ".isoenv/id").mkdir()
-    assert checkout.read_token(Checkout(str(pipe))) is None
+    assert tokens.read_token(Checkout(str(pipe))) is None
     with pytest.raises(IsoenvError, match="is a directory"):
-        checkout.mint(Checkout(str(pipe)))
+        tokens.mint(Checkout(str(pipe)))
     assert names(pipe / ".isoenv") == [".gitignore", "id"]
     (thief / ".isoenv").symlink_to(tmp_path / "victim/.isoenv")
-    assert checkout.read_token(Checkout(str(thief))) is None
+    assert tokens.read_token(Checkout(str(thief))) is None
     with pytest.raises(IsoenvError, match="cannot write"):
-        checkout.mint(Checkout(str(thief)))
+        tokens.mint(Checkout(str(thief)))
     (thief / ".isoenv").unlink()
     (thief / ".isoenv").mkdir()
     (thief / ".isoenv/id").symlink_to(victim.token_file)
-    assert checkout.read_token(Checkout(str(thief))) is None
-    assert checkout.mint(Checkout(str(thief))) != token
-    assert checkout.read_token(victim) == token
+    assert tokens.read_token(Checkout(str(thief))) is None
+    assert tokens.mint(Checkout(str(thief))) != token
+    assert tokens.read_token(victim) == token
 
 
 def test_a_token_lies_where_git_does_not_see_it(
@@ -386,9 +392,9 @@ def test_a_token_lies_where_git_does_not_see_it(
 ) -> None:
     (repo / "plain").mkdir()
     places = [located(repo), located(worktree(repo, "linked")), Checkout(str(repo / "plain"))]
-    tokens = {checkout.mint(place).value for place in places}
-    assert len(tokens) == 3
-    assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
+    minted = {tokens.mint(place).value for place in places}
+    assert len(minted) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", token) for token in minted)
     assert git(repo, "status", "--porcelain", "--untracked-files=all") == ""
     assert (repo / "plain/.isoenv/.gitignore").read_text() == "*\n"
     assert names(repo / "plain/.isoenv") == [".gitignore", "id"]
@@ -406,7 +412,7 @@ def test_twenty_processes_at_once_agree_on_one_token(repo: Path, content: str | 
 place = checkout.locate(sys.argv[1]).checkout
 print("ready", flush=True)
 sys.stdin.readline()
-print(checkout.mint(place).value)"""
+print(tokens.mint(place).value)"""
     processes = [in_python(code, str(repo)) for _ in range(20)]
     for process in processes:
         assert process.stdout is not None
@@ -416,7 +422,7 @@ print(checkout.mint(place).value)"""
         process.stdin.write("go\n")
         process.stdin.flush()
     values = {said(process) for process in processes}
-    token = checkout.read_token(located(repo))
+    token = tokens.read_token(located(repo))
     assert token is not None
     assert values == {token.value}
     assert names(repo / ".git/isoenv") == ["id"]
@@ -428,17 +434,17 @@ def test_a_damaged_token_is_made_anew_by_one_process_at_a_time(tmp_path: Path) -
     (folder / "id").write_text("damaged")
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    code = "from isoenv.models import Checkout\nprint(checkout.mint(Checkout(sys.argv[1])).value)"
+    code = "from isoenv.models import Checkout\nprint(tokens.mint(Checkout(sys.argv[1])).value)"
     late = in_python(code, str(tmp_path))
     while late.poll() is None and not any(name.startswith("id.") for name in names(folder)):
         time.sleep(0.01)
     # Time to go wrong in; what is right waits for the lock.
     time.sleep(0.3)
     first = Token("0123456789abcdef" * 2)
-    checkout.write_token(Checkout(str(tmp_path)), first)
+    tokens.write_token(Checkout(str(tmp_path)), first)
     os.close(descriptor)
     assert said(late) == first.value
-    assert checkout.read_token(Checkout(str(tmp_path))) == first
+    assert tokens.read_token(Checkout(str(tmp_path))) == first
 
 
 FAILING = """
@@ -450,7 +456,7 @@ if sys.argv[2] == "full":
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
-    checkout.mint(place)
+    tokens.mint(place)
 except IsoenvError as error:
     print(error)"""
 
@@ -488,37 +494,37 @@ def test_a_token_stays_through_moves_and_ends_with_its_checkout(
 ) -> None:
     main = make_repo("shop")
     linked = worktree(main, "feature")
-    token, main_token = checkout.mint(located(linked)), checkout.mint(located(main))
+    token, main_token = tokens.mint(located(linked)), tokens.mint(located(main))
     first = recorded(located(linked).git_dir)
 
     git(main, "worktree", "move", str(linked), str(tmp_path / "moved"))
-    assert checkout.read_token(located(tmp_path / "moved")) == token
+    assert tokens.read_token(located(tmp_path / "moved")) == token
     assert checkout.back_pointer_holds(located(tmp_path / "moved"))
     (tmp_path / "moved").rename(tmp_path / "by-hand")
     assert not checkout.back_pointer_holds(located(tmp_path / "by-hand"))
     git(main, "worktree", "repair", str(tmp_path / "by-hand"))
-    assert checkout.read_token(located(tmp_path / "by-hand")) == token
+    assert tokens.read_token(located(tmp_path / "by-hand")) == token
     assert checkout.back_pointer_holds(located(tmp_path / "by-hand"))
-    assert checkout.is_gone(*first) is False
+    assert tokens.is_gone(*first) is False
 
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", main, copy], check=True)
-    assert checkout.read_token(located(copy)) == main_token
+    assert tokens.read_token(located(copy)) == main_token
     assert recorded(located(copy).git_dir)[2] != recorded(located(main).git_dir)[2]
     git(tmp_path, "clone", "--quiet", str(main), "clone")
-    assert checkout.read_token(located(tmp_path / "clone")) is None
+    assert tokens.read_token(located(tmp_path / "clone")) is None
 
     main = main.rename(tmp_path / "renamed")
     with pytest.raises(IsoenvError, match="git worktree repair"):
         checkout.locate(str(tmp_path / "by-hand"))
     git(main, "worktree", "repair", str(tmp_path / "by-hand"))
-    assert checkout.read_token(located(main)) == main_token
-    assert checkout.read_token(located(tmp_path / "by-hand")) == token
+    assert tokens.read_token(located(main)) == main_token
+    assert tokens.read_token(located(tmp_path / "by-hand")) == token
 
     git(main, "worktree", "remove", str(tmp_path / "by-hand"))
     again = worktree(main, "by-hand")
-    assert checkout.read_token(located(again)) is None
-    assert checkout.mint(located(again)).value != token.value
+    assert tokens.read_token(located(again)) is None
+    assert tokens.mint(located(again)).value != token.value
 
 
 def test_gone_is_said_on_proof_alone(
@@ -529,30 +535,30 @@ def test_gone_is_said_on_proof_alone(
     (disk / "plain").mkdir()
     known = [recorded(located(path).git_dir) for path in (main, linked)]
     known.append(recorded(str(disk / "plain")))
-    assert [checkout.is_gone(*one) for one in known] == [False] * 3
+    assert [tokens.is_gone(*one) for one in known] == [False] * 3
     # A disk that is mounted again may have another device number.
-    assert [checkout.is_gone(path, 0, inode) for path, _, inode in known] == [False] * 3
-    assert [checkout.is_gone(path, device, 1) for path, device, _ in known] == [True] * 3
-    assert [checkout.is_gone(path, 0, 1) for path, _, _ in known] == [None] * 3
+    assert [tokens.is_gone(path, 0, inode) for path, _, inode in known] == [False] * 3
+    assert [tokens.is_gone(path, device, 1) for path, device, _ in known] == [True] * 3
+    assert [tokens.is_gone(path, 0, 1) for path, _, _ in known] == [None] * 3
 
     disk.rename(disk.with_name("unmounted"))
-    assert [checkout.is_gone(*one) for one in known] == [None] * 3
+    assert [tokens.is_gone(*one) for one in known] == [None] * 3
     disk.mkdir()
-    assert [checkout.is_gone(path, 0, inode) for path, _, inode in known] == [None] * 3
+    assert [tokens.is_gone(path, 0, inode) for path, _, inode in known] == [None] * 3
     disk.rmdir()
     disk.with_name("unmounted").rename(disk)
     disk.chmod(0)
-    code = "print(checkout.is_gone(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))"
+    code = "print(tokens.is_gone(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))"
     for one in known:
         assert said(in_python(code, *map(str, one), privileged=False)) == "None"
     disk.chmod(0o700)
 
     git(main, "worktree", "remove", str(linked))
     assert not (main / ".git/worktrees").exists()
-    assert [checkout.is_gone(*one) for one in known] == [False, True, False]
+    assert [tokens.is_gone(*one) for one in known] == [False, True, False]
     shutil.rmtree(main)
     (disk / "plain").rmdir()
-    assert [checkout.is_gone(*one) for one in known] == [True] * 3
+    assert [tokens.is_gone(*one) for one in known] == [True] * 3
 
 
 @each_name

@@ -529,32 +529,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_done(
     assert process(args, shop).returncode == 0
 
 
-# -- claim, init, prune, doctor, help -------------------------------------------------------------
-
-
-def test_init_writes_a_file_that_works(
-    make_repo: Callable[[str], Path], tmp_path: Path, isoenv: Isoenv
-) -> None:
-    for name in ("plain", "12", " é:x ", "x" * 90, os.fsdecode(b"\xff\n")):
-        repo = make_repo(f"{name}")
-        done = isoenv("init", cwd=repo)
-        assert (done.returncode, done.stdout) == (0, "")
-        assert isoenv("port", "web", cwd=repo).stdout == "3000\n"
-    (tmp_path / "below/bare").mkdir(parents=True)
-    assert isoenv("init", "--preset", "orient", cwd=tmp_path / "below/bare").returncode == 0
-    assert isoenv("port", "nginx", "1", cwd=tmp_path / "below/bare").stdout == "1080\n"
-    repo = make_repo("sub")
-    (repo / "deep").mkdir()
-    done = isoenv("init", "--preset", "sky", cwd=repo / "deep")
-    assert outcome(done) == (0, "", f"isoenv: wrote {repo}/isoenv.toml\n")
-    assert (repo / "isoenv.toml").read_text() == 'extends = "sky"\n'
-
-
-def test_init_on_a_full_disk_leaves_no_file(repo: Path) -> None:
-    done = process(["init"], repo, prepare=fill_the_disk)
-    said = os.fsencode(f"isoenv: cannot write {repo}/isoenv.toml: file too large\n")
-    assert (done.returncode, done.stderr) == (1, said)
-    assert not (repo / "isoenv.toml").exists()
+# -- prune, doctor, help -------------------------------------------------------------
 
 
 def test_prune_frees_what_is_gone_and_nothing_else(

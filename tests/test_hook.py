@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 ENV = shutil.which("env") or "env"
 # The names that differ between two `env` of one shell anyway.
-PASSING = {"_", "PWD", "OLDPWD", "SHLVL"}
+PASSING = {"_", "PWD", "OLDPWD", "SHLVL", "LOGNAME"}
 # What an interactive shell says of having no terminal.
 NOISE = re.compile(
     r"bash: (cannot set terminal process group .*|no job control in this shell|initialize_job.*)|exit|"
@@ -255,7 +255,7 @@ def test_a_watched_file_that_gets_older_goes_or_comes_is_seen(
     )
     new = "hello from shop"
     assert done.out[:4] == [f"{new} 0", "old 0", "none", f"{new} 0"]
-    assert done.out[4:] == [f"{new} 4", f"{new} 4"]
+    assert done.out[4:] == [f"{new}-4 4", f"{new} 0"]
 
 
 def test_what_fails_is_not_tried_again_before_something_changes(
@@ -304,12 +304,13 @@ def test_a_broken_file_is_said_once_and_again_after_it_changes(
     assert len(broken) == 2
 
 
-@pytest.mark.parametrize("name", ["plain", "it's; $HOME && \"x\" é🚒", "a\nb\\\b\r", "-e *[!a]"])
+@pytest.mark.parametrize("name", ["plain", 'it\'s; $HOME && "x" é🚒', "a\nb\\\b\r", "-e *[!a]"])
 def test_values_and_directories_are_exact_to_the_byte(
     session: Session, make_repo: Callable[[str], Path], name: str
 ) -> None:
     controls = "".join(chr(code) for code in range(1, 128)) + "é🚒\u0085`id`$(id)!!\n\n"
-    escaped = "".join(f"\\U{ord(character):08x}" for character in controls)
+    written = controls.replace("{", "{{").replace("}", "}}")
+    escaped = "".join(f"\\U{ord(character):08x}" for character in written)
     root = make_repo(name) / os.fsdecode(b"\xff \xe9")
     root.mkdir()
     configure(root, f'[env]\nNASTY = "{escaped}"\nDASH = "-n"\nHERE = "{{root}}"\nOLD = "new"\n')
@@ -330,7 +331,9 @@ def test_values_and_directories_are_exact_to_the_byte(
     assert envdiff.revert(inside, entries) == (before, [])
     assert session.environ("after") == before
     assert done.complaints == []
-    assert all(character.isprintable() for line in done.said for character in line.rstrip("\udcff\udce9"))
+    assert all(
+        character.isprintable() for line in done.said for character in line.rstrip("\udcff\udce9")
+    )
 
 
 def test_what_was_not_exported_comes_back_unexported_and_is_never_seen_by_children(
@@ -460,8 +463,8 @@ def test_a_child_shell_takes_back_what_it_inherits(
     assert session.environ("outside") == before
     assert (before["EMPTY"], "GREETING" in before) == ("full", False)
     assert done.said == [
-        "isoenv: shop/0 shop (+1 ~EMPTY ~GREETING ~PATH)"[: len(done.said[0])],
-        done.said[1],
+        "isoenv: shop/0 shop (~EMPTY ~GREETING ~PATH)",
+        "isoenv: shop/0 shop (+1 ~EMPTY ~PATH)",
     ]
     assert len(done.runs) == 1
 
@@ -525,7 +528,7 @@ def test_functions_and_aliases_of_the_users_are_in_nobodys_way(
     names = ["eval", "source", "export", "local", "typeset", "unset", "printf", "read", "set"]
     names += ["test", "print", "return", "emulate", "setopt", "break", "continue", "declare"]
     functions = [f"function {name} {{ \\builtin echo wrong {name}; }}" for name in names]
-    aliases = [f"alias {name}='echo wrong {name}'" for name in [*names, "isoenv", "_isoenv_hook"]]
+    aliases = [f"alias {name}='echo wrong {name}'" for name in [*names, "isoenv"]]
     command = f'builtin eval "$(command cat $T/hook.{session.name})"'
     done = session(*functions, *aliases, command, "cd shop", 'echo "$GREETING"', "cd ..", ":")
     assert done.out == ["hello from shop"]
@@ -537,11 +540,32 @@ OPTIONS = {
         "set -o | while read name value; do echo set $name $value; done;"
         "shopt | while read name value; do echo shopt $name $value; done",
         # Those that end or silence the shell, or change what is typed.
-        {"noexec", "onecmd", "privileged", "verbose", "xtrace", "restricted_shell", "login_shell"},
+        {
+            "noexec",
+            "onecmd",
+            "emacs",
+            "vi",
+            "privileged",
+            "verbose",
+            "xtrace",
+            "restricted_shell",
+            "login_shell",
+        },
     ),
     "zsh": (
         "for name in ${(ok)options}; do echo set $name $options[$name]; done",
-        {"exec", "singlecommand", "privileged", "verbose", "xtrace", "restricted", "interactive"}
+        {
+            "exec",
+            "singlecommand",
+            "onecmd",
+            "emacs",
+            "vi",
+            "privileged",
+            "verbose",
+            "xtrace",
+            "restricted",
+            "interactive",
+        }
         | {"login", "shinstdin", "monitor", "zle", "printexitvalue", "sourcetrace", "promptcr"}
         | {"promptsp", "histverify", "continueonerror"},
     ),
@@ -578,7 +602,9 @@ def test_no_names_but_ours_are_left_in_the_shell(session: Session, shop: Path) -
     empty = session.bare(f"{names} >$T/before", f"{names} >$T/before")
     done = session(f"cd {shop}", "cd ..", f"{names} >$T/after")
     assert empty.complaints == done.complaints == []
-    before, after = (set((session.place / name).read_text().split()) for name in ("before", "after"))
+    before, after = (
+        set((session.place / name).read_text().split()) for name in ("before", "after")
+    )
     registered = {"PROMPT_COMMAND", "precmd_functions", "chpwd_functions", "isoenv"}
     ours = {name for name in after - before if not name.startswith(("__isoenv_", "_isoenv_hook"))}
     assert ours <= registered | {"BASH_LINENO", "FUNCNAME", "PIPESTATUS"}
@@ -622,10 +648,12 @@ def test_the_first_prompt_is_right_and_beginning_prints_nothing(
     session: Session, shop: Path, home: Path
 ) -> None:
     rc = home / {"bash": ".bashrc", "zsh": ".zshrc"}[session.name]
-    rc.write_text(f'eval "$({session.command} hook {session.name} 2>&1)"\necho begun ${{GREETING-}}\n')
+    rc.write_text(
+        f'eval "$({session.command} hook {session.name} 2>&1)"\necho begun ${{GREETING-none}}\n'
+    )
     interactive = {"bash": ("bash", "--noprofile", "--noediting", "-i"), "zsh": ("zsh", "-i")}
     done = session.bare("echo $GREETING", cwd=shop, argv=interactive[session.name])
-    assert [line for line in done.out if "o" in line] == ["begun ", "hello from shop"]
+    assert done.out == ["begun none", "hello from shop"]
     assert done.runs == [f"hook {session.name}", f"export {session.name} --hook"]
     assert len(done.said) == 1
 
@@ -658,9 +686,13 @@ def test_a_file_that_is_not_allowed_is_said_once_and_again_after_it_changes(
 
 def test_denying_unloads_at_the_next_prompt(session: Session, shop: Path) -> None:
     deny = f"{session.command} deny 2>/dev/null"
-    done = session(deny, "echo ${GREETING-none}", "cd ..", "cd shop", "echo ${GREETING-none}", cwd=shop)
+    done = session(
+        deny, "echo ${GREETING-none}", "cd ..", "cd shop", "echo ${GREETING-none}", cwd=shop
+    )
     assert done.out == ["none", "none"]
-    assert done.said[1:] == [f"isoenv: {shop}/isoenv.toml is denied: `isoenv allow` takes that back"]
+    assert done.said[1:] == [
+        f"isoenv: {shop}/isoenv.toml is denied: `isoenv allow` takes that back"
+    ]
 
 
 def test_a_new_worktree_with_the_same_file_loads_and_one_with_another_does_not(
@@ -775,9 +807,16 @@ def test_the_hook_is_clean_under_strict_options(session: Session) -> None:
     checked = [
         run([*strict, session.hook], cwd=session.place, env={}, text=""),
         run([session.name, "-n"], cwd=session.place, env={}, text=session.hook),
-        run([*strict, f"{session.hook}\n_isoenv_hook\ncd /\n_isoenv_hook"], cwd=ROOT, env={}, text=""),
+        run(
+            [*strict, f"{session.hook}\n_isoenv_hook\ncd /\n_isoenv_hook"],
+            cwd=ROOT,
+            env={},
+            text="",
+        ),
     ]
-    assert [(done.returncode, done.stdout, done.stderr) for done in checked[:2]] == [(0, "", "")] * 2
+    assert [(done.returncode, done.stdout, done.stderr) for done in checked[:2]] == [
+        (0, "", "")
+    ] * 2
     assert (checked[2].returncode, checked[2].stdout) == (0, "")
 
 
@@ -816,7 +855,17 @@ def test_a_slot_of_the_users_own_is_obeyed_and_left_as_it_is(
     configure(shop, CONFIG + "[instance]\nvariable = 'SHOP_SLOT'\n")
     slot = "echo ${ISOENV_INSTANCE-none} ${SHOP_SLOT-none}"
     done = session(
-        *("export SHOP_SLOT=4", f"cd {shop}", slot, f"cd {other}", slot, "cd ..", slot),
+        *(
+            f"cd {shop}",
+            "cd ..",
+            "export SHOP_SLOT=4",
+            f"cd {shop}",
+            slot,
+            f"cd {other}",
+            slot,
+            "cd ..",
+            slot,
+        ),
         *("unset SHOP_SLOT", f"cd {shop}", slot, "ISOENV_INSTANCE=5", slot),
         *("unset ISOENV_INSTANCE", slot, "cd ..", slot),
         *("export SHOP_SLOT=0", f"cd {other}", slot, f"cd {shop}", slot),
@@ -906,7 +955,9 @@ def test_unique_entries_of_a_path_in_zsh_are_not_lost(session: Session, shop: Pa
     if session.name != "zsh":
         return
     path = f"/usr/bin:{shop}/bin:/bin"
-    done = session("typeset -U path", "cd shop", "echo $PATH", "cd ..", "echo $PATH", env={"PATH": path})
+    done = session(
+        "typeset -U PATH path", "cd shop", "echo $PATH", "cd ..", "echo $PATH", env={"PATH": path}
+    )
     assert done.out == [f"{shop}/bin:{shop}/tools:/usr/bin:/bin", f"{shop}/bin:/usr/bin:/bin"]
 
 
@@ -916,7 +967,13 @@ def test_where_direnv_loads_the_checkout_the_hook_does_not(
     (shop / ".envrc").write_text("use isoenv\n")
     done = session(
         *("_direnv_hook() { :; }", f"cd {other}", "echo $GREETING", f"cd {shop}"),
-        *("echo ${GREETING-none}", "unset -f _direnv_hook", "cd ..", f"cd {shop}", "echo $GREETING"),
+        *(
+            "echo ${GREETING-none}",
+            "unset -f _direnv_hook",
+            "cd ..",
+            f"cd {shop}",
+            "echo $GREETING",
+        ),
     )
     assert done.out == ["other", "none", "hello from shop"]
 
@@ -944,8 +1001,8 @@ def test_a_state_directory_that_cannot_be_made_is_said_once(
     session: Session, shop: Path, other: Path, tmp_path: Path
 ) -> None:
     done = session(
-        *(f"cd {other}", "mv $T/state $T/away; : >$T/state", f"cd {shop}", ":", ":"),
-        *("echo $GREETING", "rm $T/state; mv $T/away $T/state", "isoenv list >/dev/null"),
+        *(f"cd {other}", f"mv $T/state $T/away; : >$T/state; cd {shop}", ":", ":"),
+        *("echo $GREETING", "rm $T/state; mv $T/away $T/state", "isoenv list >/dev/null 2>&1"),
         "echo $GREETING",
         cwd=tmp_path,
     )
@@ -983,7 +1040,12 @@ def test_a_damaged_record_is_dropped_with_one_line(
     with pytest.raises(ValueError, match="record"):
         envdiff.loads(record)
     done = session(
-        "echo ${__ISOENV_UNDO-none} $A", ":", "cd shop", "echo $GREETING", "cd ..", "echo $A",
+        "echo ${__ISOENV_UNDO-none} $A",
+        ":",
+        "cd shop",
+        "echo $GREETING",
+        "cd ..",
+        "echo $A",
         env={"__ISOENV_UNDO": record, "A": "1"},
     )
     assert done.out == ["none 1", "hello from shop", "1"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isoenv import checkout, context, leasing, ports
+from isoenv import context, leasing, ports, tokens
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.registry import Registry
 
@@ -907,9 +907,9 @@ def test_a_remembered_slot_is_not_had_where_somebody_else_has_it_now(
         place = leases.claim(tree).checkout
         assert place is not None
         # As a process leaves it that is killed before its lease is committed.
-        token = checkout.Token(os.urandom(16).hex(), {"shop": (slot, tree.name)})
-        checkout.mint(place)
-        checkout.write_token(place, token)
+        token = tokens.Token(os.urandom(16).hex(), {"shop": (slot, tree.name)})
+        tokens.mint(place)
+        tokens.write_token(place, token)
     assert leases.hold(blog).slot == 1
     assert leases.hold(configure(worktree(repo, "four"), *named("shop", web=base))).slot == 2
     assert leases.hold(one).slot == 3

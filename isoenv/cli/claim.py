@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import context, generated, leasing
+from isoenv import context, generated, instances, leasing
 from isoenv.cli import params, start
 from isoenv.errors import UsageError
 
@@ -24,11 +24,9 @@ def command(instance: str | None, name: str | None) -> None:
       isoenv claim 3
       isoenv claim --name review
     """
-    slot = None
-    if instance not in (None, "."):
-        if not instance.isascii() or not instance.isdigit():
-            raise UsageError(f"{instance} is no slot: `isoenv claim 3 --name {instance}`")
-        slot = int(instance)
+    slot = None if instance in (None, ".") else instances.number(instance)
+    if slot is None and instance not in (None, "."):
+        raise UsageError(f"{instance} is no slot: `isoenv claim 3 --name {instance}`")
     caller = start.caller()
     here = context.find(caller)
     context.require_trust(here)

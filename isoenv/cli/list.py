@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import checkout, context, diagnosis, instances, resolver
+from isoenv import context, diagnosis, instances, resolver, tokens
 from isoenv.cli import output, params, show, start
 from isoenv.errors import IsoenvError, UsageError
 
 if TYPE_CHECKING:
-    from isoenv.context import Caller
+    from isoenv.context import Caller, Context
     from isoenv.models import Lease
     from isoenv.registry import Registry
 
@@ -38,10 +38,10 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
         raise UsageError("`--watch` is for people: leave out `--json`")
     caller = start.caller()
     with start.registry(caller) as registry:
-        project = None if every else context.find(caller).project
+        here = _here(caller) if every else context.find(caller)
         while True:
-            leases = registry.leases(project)
-            found = [_describe(caller, registry, lease) for lease in leases]
+            leases = registry.leases(None if every or here is None else here.project)
+            found = [_describe(caller, registry, lease, here) for lease in leases]
             if as_json:
                 output.write_json({"instances": found})
                 return
@@ -54,9 +54,19 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
             time.sleep(INTERVAL)
 
 
-def _describe(caller: Caller, registry: Registry, lease: Lease) -> dict[str, object]:
-    """Describe a lease, from the registry alone where its checkout cannot be asked."""
-    gone = bool(lease.git_dir and checkout.is_gone(lease.git_dir, lease.device, lease.inode))
+def _here(caller: Caller) -> Context | None:
+    """Return the place of the caller; None where its configuration is broken."""
+    try:
+        return context.find(caller)
+    except IsoenvError:
+        return None
+
+
+def _describe(
+    caller: Caller, registry: Registry, lease: Lease, here: Context | None
+) -> dict[str, object]:
+    """Describe a lease, from the registry alone where its configuration cannot be had."""
+    gone = bool(lease.git_dir and tokens.is_gone(lease.git_dir, lease.device, lease.inode))
     found: dict[str, object] = {
         "project": lease.project.name,
         "slot": lease.slot,
@@ -68,14 +78,19 @@ def _describe(caller: Caller, registry: Registry, lease: Lease) -> dict[str, obj
         "urls": {},
         "flags": registry.flags(lease),
     }
-    if not gone:
-        try:
+    try:
+        if lease.root and not gone:
             selected = instances.of_lease(caller, lease)
+        elif here and not lease.root and here.project.key == lease.project.key:
+            selected = instances.Selected(here, lease.slot, lease)
+        else:
+            selected = None
+        if selected:
             context.require_trust(selected.context)
             found |= show.describe(instances.environment(selected, registry))
-        except IsoenvError:
-            # Somebody's broken or untrusted file must not hide the other instances.
-            pass
+    except IsoenvError:
+        # Somebody's broken or untrusted file must not hide the other instances.
+        pass
     return found | {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from isoenv.detection.scan import Evidence
 
 # More than a person would name.
-PORTS = 60
+PORTS = 100
 
 _HOSTS = ("HOST", "HOSTNAME", "SERVER", "ADDRESS", "ADDR")
 _FRAMEWORKS = re.compile(

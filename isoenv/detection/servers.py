@@ -20,7 +20,7 @@ _PORTS = {
 }
 _WORDS = {
     **{name: name for name in _PORTS.values()},
-    **dict.fromkeys(("postgresql", "postgis", "pg", "db", "database"), "postgres"),
+    **dict.fromkeys(("postgresql", "postgis", "pg"), "postgres"),
     **dict.fromkeys(("mariadb", "mysql2", "trilogy"), "mysql"),
     **dict.fromkeys(("mongo", "mongodb+srv"), "mongodb"),
     **dict.fromkeys(("rediss", "valkey"), "redis"),
@@ -42,7 +42,8 @@ def kind(variable: str, value: str, port: int) -> str | None:
         scheme = match[1].lower()
         return _WORDS.get(scheme, None if scheme.startswith("http") else _PORTS.get(port))
     words = variable.lower().split("_")
-    return next((_WORDS[word] for word in words if word in _WORDS), _PORTS.get(port))
+    named = next((_WORDS[word] for word in words if word in _WORDS), None)
+    return named or _PORTS.get(port) or ("database" if {"db", "database"} & set(words) else None)
 
 
 def with_port(value: str) -> str:

@@ -25,7 +25,7 @@ _DATABASE = re.compile(
     r"(?:.*_)?(?:DB|DATABASE|POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB)"
     r"_?(?:DB|DATABASE|NAME|DB_NAME|DBNAME)"
 )
-_SQL = frozenset({"postgres", "mysql", "mssql", "mongodb", "clickhouse"})
+_SQL = frozenset({"postgres", "mysql", "mssql", "mongodb", "clickhouse", "database"})
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # The database in a URL: `postgres://user@host:5432/` and the name after it.
 _URL_DATABASE = re.compile(r"([a-z][a-z0-9+]*://[^/?#\s]*:\d+/)([A-Za-z][A-Za-z0-9_-]*)(?=[?#]|$)")
