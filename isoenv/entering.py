@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,12 @@ def enter(
     """Return the instance that ``operand`` names and its ready environment, leasing as needed."""
     selected = instances.select(caller, registry, operand)
     computed = instances.environment(selected, registry)
-    here = selected.context
+    here, lease = selected.context, selected.lease
+    if lease and lease.root and not os.path.isdir(lease.root):
+        raise IsoenvError(
+            f"{lease.root}, which holds {lease.project.name}:{lease.slot}, is gone: "
+            "`git worktree prune`, then `isoenv prune`"
+        )
     directories.make(computed.dirs.values(), here.checkout.root if here.checkout else None)
     # Made before the stamps are taken: a directory that appears is no change of an input.
     ready = _ready(selected, computed)

@@ -64,6 +64,11 @@ class HostClaims:
         # Files that no other registry of the user may judge, by inode.
         self._locked: dict[int, int] = {}
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether something was claimed, or tried to, since the last `settle` or `undo`."""
+        return self._folder is not None or self._is_broken
+
     def is_whole(self, ports: Iterable[tuple[int, bool]]) -> bool:
         """Whether each (port, shared) is claimed: by this user or, where shared, by anybody.
 
@@ -120,7 +125,7 @@ class HostClaims:
         )
         return None
 
-    def settle(self, held: Container[int]) -> None:
+    def settle(self, held: Container[int | None]) -> None:
         """Keep the claims of the ports that are held, and give back this registry's others.
 
         Runs after the commit, while nobody else can write to the registry. What killed processes
@@ -130,7 +135,7 @@ class HostClaims:
             self._unlock(folder)
             kept: set[int] = set()
             for name, port in list(host_directory.entries(folder)):
-                if port is None or port not in held:
+                if port not in held:
                     with contextlib.suppress(OSError):
                         self._tidy(folder, name, kept, is_draft=port is None)
         self._leave()
@@ -200,10 +205,8 @@ class HostClaims:
         if self._is_broken:
             return False
         try:
-            if self._draft is None:
-                self._begin_draft(folder)
-            assert self._draft  # noqa: S101  # just begun
-            os.link(self._draft, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            draft = self._draft or self._begin_draft(folder)
+            os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         except FileExistsError:
             return False
         except OSError as error:
@@ -212,7 +215,7 @@ class HostClaims:
         self._made.append(name)
         return True
 
-    def _begin_draft(self, folder: int) -> None:
+    def _begin_draft(self, folder: int) -> str:
         """Make the file that is to have the names of ports; it is complete before it has any.
 
         It is closed to other users, who could hold its lock for ever.
@@ -226,6 +229,7 @@ class HostClaims:
         flock.acquire(descriptor, 0)
         os.fchmod(descriptor, 0o600)
         os.write(descriptor, b"\0".join((MAGIC, os.fsencode(self.state), device, b"")))
+        return name
 
     def _unlock(self, folder: int) -> None:
         if self._draft:

@@ -77,18 +77,20 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     name = command[0]
+    reason = errno.ENOENT
     try:
-        os.execvpe(name, list(command), environ)  # noqa: S606  # becoming it is the job
+        if name:
+            os.execvpe(name, list(command), environ)  # noqa: S606  # becoming it is the job
     except OSError as error:
-        reason = error
-    if reason.errno == errno.ENOEXEC:
+        reason = error.errno or 0
+    if reason == errno.ENOEXEC:
         # A script without a first line that names its interpreter: execvp(3) takes the shell.
         words = ["/bin/sh", _found(name, environ), *command[1:]]
         os.execve(words[0], words, environ)  # noqa: S606  # likewise
-    if reason.errno in (errno.ENOENT, errno.ENOTDIR):
+    if reason in (errno.ENOENT, errno.ENOTDIR):
         sys.stderr.write(f"isoenv: {name}: command not found\n")
         sys.exit(NOT_FOUND)
-    sys.stderr.write(f"isoenv: {name}: {os.strerror(reason.errno or 0).lower()}\n")
+    sys.stderr.write(f"isoenv: {name}: {os.strerror(reason).lower()}\n")
     sys.exit(NOT_EXECUTABLE)
 
 

@@ -73,7 +73,7 @@ def hold(registry: Registry, claim: Claim, slot: int | None = None) -> Lease:
 def hold_number(registry: Registry, claim: Claim, slot: int) -> Lease:
     """Return the lease of a slot that no checkout needs to hold, taking it where it is free."""
     lease = registry.with_slot(claim.project, slot)
-    if lease and (lease.token or lease.ports == reserving.planned(registry, lease, claim.config)):
+    if lease and (lease.token or _has_ports(registry, lease, claim.config)):
         return lease
     with _transaction(registry, claim) as notes:
         lease = registry.with_slot(claim.project, slot)
@@ -135,6 +135,7 @@ def _transaction(registry: Registry, claim: Claim) -> Iterator[list[Note]]:
     notes: list[Note] = []
     with registry.transaction():
         yield notes
+    notes.extend(map(Note, registry.host.take_notes()))
     reserving.tell(claim.say, notes)
 
 
@@ -158,8 +159,14 @@ def _is_settled(registry: Registry, lease: Lease, claim: Claim) -> bool:
         and lease.root == claim.base
         and lease.git_dir == directory
         and (lease.device, lease.inode) == (status.st_dev, status.st_ino)
-        and lease.ports == reserving.planned(registry, lease, claim.config)
+        and _has_ports(registry, lease, claim.config)
     )
+
+
+def _has_ports(registry: Registry, lease: Lease, config: Config) -> bool:
+    """Whether a lease has the ports that it should have, in the registry and on this host."""
+    planned = reserving.planned(registry, lease, config)
+    return lease.ports == planned and reserving.is_claimed(registry, lease)
 
 
 def _hold(registry: Registry, claim: Claim, slot: int | None, notes: list[Note]) -> Lease:
@@ -209,7 +216,9 @@ def _is_open(registry: Registry, claim: Claim, slot: int) -> bool:
     if slot > reserving.last_slot(claim.config) or registry.with_slot(claim.project, slot):
         return False
     ports = reserving.formula(claim.config, slot).values()
-    return slot == 0 or not any(registry.reserved_by(port) for port in ports)
+    return slot == 0 or not any(
+        registry.reserved_by(port) or registry.host.claim(port) for port in ports
+    )
 
 
 def _open_main_slot(registry: Registry, project: Project, notes: list[Note]) -> bool:

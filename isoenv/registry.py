@@ -13,8 +13,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from isoenv import flock, paths
+from isoenv import allocator, flock, paths
 from isoenv.errors import RegistryError
+from isoenv.host_claims import HostClaims
 from isoenv.models import Lease, Project
 from isoenv.registry_schema import TABLES, VERSION
 
@@ -44,6 +45,7 @@ class Registry:
         paths.make_private(state)
         self.state = state
         self.file = paths.registry_file(state)
+        self.host = HostClaims(paths.host_dir(os.environ), state)
         # The instances that a transaction has changed, by project key and slot.
         self._changed: set[tuple[str, int]] = set()
         try:
@@ -114,10 +116,13 @@ class Registry:
                     self.connection.execute("COMMIT")
                 except BaseException:
                     self._changed.clear()
+                    self.host.undo()
                     # A full disk makes SQLite roll back by itself.
                     if self.connection.in_transaction:
                         self.connection.execute("ROLLBACK")
                     raise
+                if self._changed or self.host.is_entered:
+                    self.host.settle(self._claimed())
             except sqlite3.Error as error:
                 raise self._unusable(error) from None
         # After the commit: who is woken earlier reads what was before.
@@ -211,6 +216,16 @@ class Registry:
             other_than,
         )
         return f"{rows[0][0]}:{rows[0][1]}" if rows else None
+
+    def reservations(self, lease: Lease) -> list[tuple[int, bool]]:
+        """Return an instance's ports, each with whether somebody else may have it too."""
+        return self._rows("SELECT port, shared FROM reservation WHERE lease_id = ?", lease.id)
+
+    def _claimed(self) -> set[int]:
+        """Return the ports to be claimed on this host: all but those of slot 0."""
+        sql = "SELECT port FROM reservation JOIN lease ON lease.id = lease_id WHERE slot > 0"
+        blocks = (range(start, start + allocator.BLOCK) for start in self.block_starts())
+        return {port for (port,) in self._rows(sql)}.union(*blocks)
 
     def flags(self, lease: Lease) -> dict[str, bool]:
         """Return the flags that were turned on or off in one instance."""

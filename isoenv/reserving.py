@@ -93,10 +93,13 @@ def planned(registry: Registry, lease: Lease, config: Config) -> Mapping[str, in
 
 
 def conflict(registry: Registry, port: int) -> str | None:
-    """Return why a new lease cannot have this port: a reservation, or somebody's listener."""
+    """Return why a new lease cannot have this port: a reservation, a listener, another user.
+
+    A port that it can have is claimed on this host, until the transaction ends without it.
+    """
     if owner := registry.reserved_by(port):
         return f"reserved by {owner}"
-    return HELD if ports.is_held(port) else None
+    return HELD if ports.is_held(port) else registry.host.seek(port)
 
 
 def notes_of(skipped: Iterable[allocator.Skip]) -> list[Note]:
@@ -113,23 +116,33 @@ def reserve(registry: Registry, lease: Lease, config: Config, *, probe: bool) ->
     if lease.slot and config.numbering.ports == "block":
         notes = _extend_blocks(registry, lease, config)
     reservations: dict[str, tuple[int, bool]] = {}
+    shared = {port for port, shared in registry.reservations(lease) if shared}
     for name, port in (planned(registry, lease, config) or {}).items():
         owner = registry.reserved_by(port, other_than=lease.id)
-        reservations[name] = (port, owner is not None)
-        if lease.slot == 0 or lease.ports.get(name) == port:
+        claimant = registry.host.claim(port) if lease.slot else None
+        reservations[name] = (port, bool(owner or claimant))
+        is_known = lease.ports.get(name) == port and (port in shared or not claimant)
+        if lease.slot == 0 or is_known:
             continue
-        if reason := _clash(port, owner, probe=probe):
+        if reason := _clash(port, owner, claimant, probe=probe):
             title = f"port {port} ({name}) of {lease.project.name}:{lease.slot}"
             notes.append(Note(f"{title} is {reason}", port))
     registry.reserve(lease, reservations)
     return notes
 
 
-def _clash(port: int, owner: str | None, *, probe: bool) -> str | None:
+def is_claimed(registry: Registry, lease: Lease) -> bool:
+    """Whether the other users of this host can see which ports a lease has."""
+    return lease.slot == 0 or registry.host.is_whole(registry.reservations(lease))
+
+
+def _clash(port: int, owner: str | None, claimant: str | None, *, probe: bool) -> str | None:
     if port > allocator.HIGHEST_PORT:
         return f"above {allocator.HIGHEST_PORT}: no server can have it"
     if owner:
         return f"also reserved by {owner}"
+    if claimant:
+        return f"also {claimant}"
     return HELD if probe and ports.is_held(port) else None
 
 
@@ -141,6 +154,9 @@ def _extend_blocks(registry: Registry, lease: Lease, config: Config) -> list[Not
             positions[name] = max(positions.values(), default=-1) + 1
             registry.add_position(lease.project, name, positions[name])
     blocks = registry.blocks(lease)
+    for start in blocks.values():
+        for port in range(start, start + allocator.BLOCK):
+            registry.host.claim(port)
     needed = {positions[name] // allocator.BLOCK for name in config.ports}
     # Passed over without a word, like slots that are taken.
     others = registry.block_starts()

@@ -99,6 +99,7 @@ function __isoenv_fetch --description 'Take what is ready, if it is fresh'
     string match --quiet -- '/*' $state
     or return 1
     set -l directory $state/t$__isoenv_here
+    set -l slot
     if string match --quiet --regex -- '^(?<slot>[0-9]+):' "$__ISOENV_PIN"
         __isoenv_source $directory@slot.$slot/@env.fish
         and return 0

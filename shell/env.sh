@@ -265,10 +265,9 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
   # since is the user's.
   __isoenv_is_inherited() {
     [ -n "$__isoenv_record" ] && [ "$__isoenv_from" = "$__isoenv_root" ] || return
-    __isoenv_front=
     __isoenv_set() { __isoenv_compare "$1" "=$2"; }
     __isoenv_unset() { __isoenv_compare "$1" -; }
-    __isoenv_prepend() { __isoenv_front=$1${__isoenv_front:+:$__isoenv_front}; }
+    __isoenv_front=
     __isoenv_load
     [ -z "$__isoenv_front" ] || __isoenv_compare PATH "=$__isoenv_front"
     [ "$__isoenv_entries" -eq 0 ]
@@ -305,6 +304,11 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     __isoenv_note '' r= '' "$__isoenv_root"
     __isoenv_keep __ISOENV_UNDO
     export "__ISOENV_UNDO=$__isoenv_record$1"
+  }
+
+  # What __isoenv_load calls for each entry of PATH, the first one last.
+  __isoenv_prepend() {
+    __isoenv_front=$1${__isoenv_front:+:$__isoenv_front}
   }
 
   # NAME = VALUE, or NAME - '': notes what is going to happen to a variable, if it can.

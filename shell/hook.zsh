@@ -51,11 +51,11 @@ function __isoenv_walk() {
   \builtin local __isoenv_directory
   for __isoenv_directory in "${__isoenv_way[@]}"; do
     if [[ -e "${__isoenv_directory}/.git" || -e "${__isoenv_directory}/isoenv.toml" ]]; then
-      __isoenv_here=${__isoenv_directory:-/}
+      \builtin typeset -g __isoenv_here="${__isoenv_directory:-/}"
       \builtin return
     fi
   done
-  __isoenv_here=''
+  \builtin typeset -g __isoenv_here=''
 }
 
 # Find the physical directory of $PWD and all above it.
@@ -434,22 +434,22 @@ function __isoenv_say_loaded() {
 function isoenv() {
   case "$#:${1-}" in
     (1:on)
-      __isoenv_off='' __isoenv_failed=''
+      \builtin typeset -g __isoenv_off='' __isoenv_failed=''
       _isoenv_hook
       ;;
     (1:off)
-      __isoenv_off=1
+      \builtin typeset -g __isoenv_off=1
       __isoenv_change off
       ;;
     (1:reload)
-      __isoenv_off=''
+      \builtin typeset -g __isoenv_off=''
       __isoenv_walk
       __isoenv_change again
       ;;
     (*)
       \builtin local __isoenv_status=0
       "${__isoenv_command}" "$@" || __isoenv_status=$?
-      __isoenv_failed=''
+      \builtin typeset -g __isoenv_failed=''
       \builtin return "${__isoenv_status}"
       ;;
   esac

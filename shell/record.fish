@@ -2,7 +2,8 @@
 #
 # The record is cells that end with US, four for each variable: its name, what it was (unset,
 # exported, set in the shell alone) with what we did (= or -), its old value, its new one.
-# Local names begin with __isoenv_ here: a plain one would hide a managed variable of that name.
+# Where a managed variable is touched, local names begin with __isoenv_: a plain one would hide a
+# managed one of that name. And what a match is to set is declared: it would be that one, too.
 
 # What a generated __isoenv_load calls. It only says what there is to do, for it may be done.
 
@@ -112,9 +113,9 @@ function __isoenv_replace --description 'Take the next step, on a variable that 
 
     if test $__isoenv_signs[1] = -
         set -eg $__isoenv_name
-        # One that is universal belongs to every fish of the user. It can only be hidden.
+        # One that is universal belongs to every fish of the user: it can only be made empty here.
         set -q $__isoenv_name
-        and set -gu $__isoenv_name
+        and set -gx $__isoenv_name
         builtin true
     else
         builtin true
@@ -158,7 +159,6 @@ function __isoenv_restore --description 'Give a variable back what it had, if it
     end
     if test $__isoenv_did = -
         set -q {$__isoenv_name}[1]
-        or set -qx $__isoenv_name
         and return
     else if not set -q $__isoenv_name
         or test "x$$__isoenv_name" != "x$__isoenv_new"
@@ -203,6 +203,7 @@ function __isoenv_read_record --description 'Take the record apart: empty lists 
         (?<__isoenv_was>[uxs]) (?<__isoenv_did>[=-]) \x1f
         (?<__isoenv_old>[^\x1f]*+) \x1f (?<__isoenv_new>[^\x1f]*+) \x1f' $__ISOENV_UNDO
     # Of several entries for PATH, the last was put in front of the others.
+    set -l entries
     string match --quiet --all --regex -- \
         '(?xs) \x1f PATH \x1f p= \x1f \x1f (?<entries>[^\x1f]*+)' $__ISOENV_UNDO
     set -g --path __isoenv_loaded_entries $entries[-1..1]
@@ -215,6 +216,9 @@ function __isoenv_escape --argument-names list --description 'RS is the escape i
     string match --quiet --regex -- '[\x1e\x1f]' $$list
     or return 0
     set -l cells
+    set -l plain
+    set -l special
+    set -l after
     for rest in $$list
         set -l cell ''
         while string match --quiet --regex -- \
@@ -230,6 +234,9 @@ function __isoenv_escape --argument-names list --description 'RS is the escape i
 end
 
 function __isoenv_unescape --description 'Take the escapes out of the lists of these names'
+    set -l plain
+    set -l code
+    set -l after
     for list in $argv
         set -l cells
         for rest in $$list

@@ -126,7 +126,7 @@ def test_the_variables_that_a_project_reads_get_the_ports_of_each_slot(
             # The numbers of the host only: in front of a colon, or behind an equals sign.
             text = re.sub(rf"(:-|\"){old}(?=[:}}])|(?<=_PORT=){old}", rf"\g<1>{new}", text)
         path.write_text(text)
-    (repo / ".env").write_text("MINIO_API_PORT=%s\nMINIO_CONSOLE_PORT=%s\n" % tuple(bases[3:]))
+    (repo / ".env").write_text(f"MINIO_API_PORT={bases[3]}\nMINIO_CONSOLE_PORT={bases[4]}\n")
     assert isoenv("init", cwd=repo).returncode == 0
     stride = tomllib.loads((repo / "isoenv.toml").read_text())["instance"]["stride"]
     script = 'echo "$HTTP_PORT $MINIO_API_PORT $PUBLIC_URL $COMPOSE_PROJECT_NAME ${DB_PORT-none}"'
@@ -218,7 +218,7 @@ def _environ() -> dict[str, str]:
     ("answer", "written"), [("y", True), ("", True), ("n", False), ("\x03", False)]
 )
 def test_on_a_terminal_the_file_is_shown_and_asked_about(
-    answer: str, written: bool, project: Callable[[str], Path]
+    answer: str, *, written: bool, project: Callable[[str], Path]
 ) -> None:
     repo = project("vite")
     argv = ["-m", "isoenv", "init"]

@@ -19,7 +19,7 @@ COMPOSE_VARIABLE = "COMPOSE_PROJECT_NAME"
 # More than a person would keep.
 VARIABLES = 200
 
-# Stands for the slot while a value is made; no file holds it, for it is in no script.
+# Stands for the slot while a value is made: a character that nobody uses.
 _SLOT = "\ue000"
 _DATABASE = re.compile(
     r"(?:.*_)?(?:DB|DATABASE|POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB)"
@@ -114,8 +114,9 @@ class _Builder:
 
     def _value(self, setting: Setting) -> str | None:
         """Return the expanded value, with the slot where it names the instance's variable."""
-        name = self._instance
-        text = setting.value
+        name, text = self._instance, setting.value
+        if _SLOT in text:
+            return None
         if name and not setting.literal:
             reference = rf"\$(?:\{{{name}(?::?[-?][^{{}}$]*)?\}}|{name}\b)"
             text = re.sub(reference, _SLOT, text)
