@@ -147,7 +147,6 @@ def sees_edit(trial: Trial) -> bool:
             # From the first tenth of a second, so that both are in it.
             time.sleep(1.01 - time.time() % 1)
             trial.file.write_text(trial.text("one"), encoding="utf-8")
-            trial.trust(trial.root)
             trial.enter(session)
             first = trial.file.stat().st_mtime
             trial.file.write_text(trial.text("two"), encoding="utf-8")

@@ -125,10 +125,8 @@ def isoenv(executable: str | None) -> Tool:
             if not (venv / "bin" / "python").exists():
                 call([sys.executable, "-m", "venv", str(venv)], env=os.environ)
             pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            # The second says nothing new about dependencies, and takes the files as they are now.
             call([*pip, str(REPOSITORY)], env=os.environ)
-            again = ["--force-reinstall", "--no-deps", str(REPOSITORY)]
-            call([*pip, *again], env=os.environ)
+            # pip keeps the times of files: this is when they were last looked at.
             os.utime(executable)
     return Tool("isoenv", executable, "hook", ("exec", "."), "allow", "isoenv.toml", _isoenv_toml)
 

@@ -24,9 +24,10 @@ HOOK = "__ISOENV_HOOK"
 RECORD_LIMIT = 1 << 22
 
 
-def findings(caller: Caller) -> Iterator[Finding]:
-    """Look at the caller's shell."""
-    yield from _hook(caller.environ)
+def findings(caller: Caller, *, interactive: bool) -> Iterator[Finding]:
+    """Look at the caller's shell; a missing hook is worth a word in an interactive one."""
+    if interactive or HOOK in caller.environ:
+        yield from _hook(caller.environ)
     yield from _foreign(caller)
     yield from _other_injectors(caller.environ)
     yield from _outdated(caller)

@@ -12,7 +12,6 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from isoenv import files, flock, host_directory, paths, tokens
@@ -116,7 +115,7 @@ class HostClaims:
         if reason is None or self._folder is None:
             return reason
         uid = host_directory.owner(self._folder, host_directory.name_of(port))
-        if uid in (None, os.geteuid()) or _counts(self._folder)[uid] <= QUOTA:
+        if uid is None or uid not in host_directory.greedy(self._folder, QUOTA):
             return reason
         user = host_directory.user_name(uid)
         self._note(
@@ -282,14 +281,6 @@ class HostClaims:
 
     def _is_left_over(self, claim: Claim | None) -> bool:
         return claim is not None and (claim.state == self.state or _is_gone(claim))
-
-
-def _counts(folder: int) -> Counter[int | None]:
-    """Count the ports that each user claims, where they are many in all."""
-    names = [name for name, port in host_directory.entries(folder) if port is not None]
-    if len(names) <= QUOTA:
-        return Counter()
-    return Counter(host_directory.owner(folder, name) for name in names)
 
 
 def _read(descriptor: int) -> Claim | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,15 @@ def entries(folder: int) -> Iterator[tuple[str, int | None]]:
                 yield entry.name, None
             elif text != entry.name and len(text) <= DIGITS and text.isascii() and text.isdigit():
                 yield entry.name, int(text)
+
+
+def greedy(folder: int, limit: int) -> set[int | None]:
+    """Return the other users who claim more than ``limit`` ports."""
+    names = [name for name, port in entries(folder) if port is not None]
+    if len(names) <= limit:
+        return set()
+    counts = Counter(owner(folder, name) for name in names)
+    return {uid for uid, count in counts.items() if count > limit} - {os.geteuid()}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 
+# More than any launcher of ours has, in characters.
+LAUNCHER_LIMIT = 1 << 20
+
+
 def directory() -> Traversable:
     """Return the wheel's copy of ``shell/``, or the tree's when installed with ``-e``."""
     installed = files("isoenv") / "_shell"
@@ -38,9 +42,11 @@ def executable() -> str:
 
 
 def is_outdated(launcher: str) -> bool:
-    """Whether an installed launcher differs from the one of this version."""
+    """Whether an installed launcher is that of another version; a program of any other kind not."""
     try:
         with open(launcher, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read() != text("isoenv.sh")
+            installed = file.read(LAUNCHER_LIMIT)
     except OSError:
         return False
+    ours = text("isoenv.sh")
+    return installed.startswith(ours.split("\n", 1)[0] + "\n") and installed != ours

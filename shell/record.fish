@@ -56,6 +56,7 @@ function __isoenv_do --description 'Do what is planned, each step recorded befor
     set -g __isoenv_removed
     set -g __isoenv_rest
     set -g __isoenv_refused
+    set -g __isoenv_universal
     set -g __isoenv_cells "$__isoenv_root" "$__isoenv_entries" $__isoenv_values
     __isoenv_escape __isoenv_cells
     set -gx __ISOENV_UNDO \x1f'r='\x1f\x1f$__isoenv_cells[1]\x1f
@@ -100,7 +101,11 @@ function __isoenv_replace --description 'Take the next step, on a variable that 
     if test $__isoenv_was = s
         or set -q {$__isoenv_name}[2]
         set -g __isoenv_old_$__isoenv_name $$__isoenv_name
+    else
+        set -eg __isoenv_old_$__isoenv_name
     end
+    set -qg $__isoenv_name
+    or set -a __isoenv_universal $__isoenv_name
     if test $__isoenv_was$__isoenv_signs[1] = x-
         set __isoenv_news __isoenv_removed
     else if test $__isoenv_signs[1] = -
@@ -167,8 +172,9 @@ function __isoenv_restore --description 'Give a variable back what it had, if it
     set -eg $__isoenv_name
     # One that is universal shows again by itself: a copy would hide what becomes of it.
     if test $__isoenv_was = u
+        or builtin contains -- $__isoenv_name $__isoenv_universal
         or begin
-            set -qU $__isoenv_name
+            set -q $__isoenv_name
             and test "x$$__isoenv_name" = "x$__isoenv_before"
         end
         return
@@ -195,7 +201,6 @@ function __isoenv_read_record --description 'Take the record apart: empty lists 
                 \x1f [^\x1f]*+ \x1f )*+ \z' "$__ISOENV_UNDO"
         __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
         set -eg __ISOENV_UNDO
-        set -e (set --names | string match '__isoenv_old_*')
         return
     end
     # A name is followed by a kind, and nothing else is: no match begins inside of an entry.

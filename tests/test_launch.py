@@ -157,6 +157,21 @@ def test_a_script_without_a_first_line_is_run_by_the_shell(
     assert outcome(start("./tools/plain", "z")) == (3, "./tools/plain z one\n", "")
 
 
+def test_the_first_file_that_can_be_run_is_run(
+    shop: Path, start: Callable[..., CompletedProcess[str]]
+) -> None:
+    # As execvp(3) and every shell do: no directory, nothing without the x bit, and a script
+    # without a first line before a program further down.
+    (shop / "tools/true").mkdir()
+    (shop / "tools/printf").write_text("not executable\n")
+    plain = shop / "tools/echo"
+    plain.write_text("exit 9\n")
+    plain.chmod(0o755)
+    assert outcome(start("true")) == (0, "", "")
+    assert outcome(start("printf", "x")) == (0, "x", "")
+    assert outcome(start("echo")) == (9, "", "")
+
+
 def test_what_cannot_be_run_is_126_or_127(
     shop: Path, start: Callable[..., CompletedProcess[str]]
 ) -> None:

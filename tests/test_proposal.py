@@ -60,8 +60,10 @@ def told(of: proposal.Proposal) -> list[str]:
         (
             (32700,),
             10,
-            "no stride is without a flaw; with this one `p0` of slot 7 is 32770, where the kernel"
-            " takes ports for outgoing connections",
+            (
+                "no stride is without a flaw; with this one `p0` of slot 7 is 32770, "
+                "where the kernel takes ports for outgoing connections"
+            ),
         ),
         (
             (65500, 3000, 3010),
@@ -160,8 +162,10 @@ def test_a_variable_of_two_numbers_is_nobodys(made: Callable[..., proposal.Propo
     found = tables(proposed)
     assert (found["ports"], found.get("env")) == ({"a": 3000, "b": 4000}, None)
     assert told(proposed) == [
-        "apps/a/.env.example:1: PORT is 3000 here and 4000 in apps/b/.env.example:1: "
-        "start each with its own, `PORT=$A_PORT` or `PORT=$B_PORT`",
+        (
+            "apps/a/.env.example:1: PORT is 3000 here and 4000 in apps/b/.env.example:1: "
+            "start each with its own, `PORT=$A_PORT` or `PORT=$B_PORT`"
+        ),
         "apps/a/.env.example:2: URL has another value in apps/b/.env.example:2: left out",
     ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 
 import click
 
-from isoenv import diagnosis
+from isoenv import diagnosis, hook_diagnosis
 from isoenv.cli import output, params, start
 
 
@@ -16,8 +17,9 @@ def command(*, as_json: bool) -> int:
     """Say what is wrong on this machine, with the evidence and the remedy.
 
     Looks for strangers on leased ports (with pid and command), ports that two instances have
-    reserved, checkouts that are gone, and ports in the kernel's ephemeral range. The exit code
-    is 1 when something is wrong.
+    reserved, checkouts that are gone, ports in the kernel's ephemeral range, a hook that is
+    missing, lost or doubled, another tool that manages the same variables, and an environment
+    that came from another checkout. The exit code is 1 when something is wrong.
 
     \b
     Example:
@@ -27,6 +29,8 @@ def command(*, as_json: bool) -> int:
     caller = start.caller()
     with start.registry(caller) as registry:
         found = diagnosis.findings(caller, registry)
+    # Only where a person has typed it is a hook to be expected.
+    found += hook_diagnosis.findings(caller, interactive=sys.stdin.isatty())
     if as_json:
         output.write_json({"doctor": [asdict(finding) for finding in found]})
     else:
