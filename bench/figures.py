@@ -60,7 +60,7 @@ def interleave(
 def figure(samples: Sequence[float]) -> Figure:
     """Return the figure of some samples."""
     ordered = sorted(samples)
-    return Figure(statistics.median(ordered), ordered[len(ordered) // 5])
+    return Figure(statistics.median(ordered), ordered[len(ordered) // 10])
 
 
 def added(samples: Sequence[float], plain: Sequence[float]) -> Figure:

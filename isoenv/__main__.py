@@ -9,79 +9,108 @@ TYPE_CHECKING = False  # importing typing costs a warm exec more than all of thi
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from isoenv.context import Caller
+
+# What a shell says of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run isoenv with the arguments of this process."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["exec"] and not os.environ.get("_ISOENV_COMPLETE"):
-        _exec_warm(arguments[1:])
+        _exec(arguments[1:])
     if arguments[:1] == ["export"] and arguments[2:] == ["--hook"]:
         _export_for_hook(arguments[1])
         return
     _run()
 
 
-def _exec_warm(arguments: list[str]) -> None:
-    """Become the command of ``exec . CMD…`` when its environment is ready; else return."""
-    if arguments[:1] != ["."]:
-        return
-    command = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
-    # An option of ours, or nothing to run: for the command proper to judge.
-    if not command or command[0].startswith("-"):
+def _exec(arguments: list[str]) -> None:
+    """Become the command of ``exec INSTANCE [--] CMD…``, at best from what is ready.
+
+    Returns where an option of ours, or nothing to run, is for the command proper to judge. Even
+    a first `exec` in a new checkout goes without click, which would be a third of its time.
+    """
+    instance, *command = arguments or [""]
+    command = command[1:] if command[:1] == ["--"] else command
+    if not instance or not command or instance.startswith("-") or command[0].startswith("-"):
         return
     from isoenv import launch
     from isoenv.errors import IsoenvError
 
+    program = command[0].rpartition("/")[2]
     try:
-        ready = launch.warm(os.environ)
+        ready = launch.warm(os.environ, program) if instance == "." else None
     except IsoenvError:
-        return
+        ready = None
     if ready is not None:
         launch.become(command, launch.environment(os.environ, ready))
+    from isoenv import running
+
+    with _OneLine():
+        running.run(_caller(program), instance, command)
 
 
 def _export_for_hook(shell: str) -> None:
     """Print the code that a shell's hook evaluates: without click, for a prompt waits for it."""
     from isoenv import entering
+
+    with _OneLine():
+        code = os.fsencode(entering.hook_code(_caller(), shell))
+        sys.stdout.buffer.write(code)
+        sys.stdout.buffer.flush()
+
+
+def _caller(program: str | None = None) -> Caller:
     from isoenv.context import Caller
     from isoenv.errors import IsoenvError
 
     try:
-        caller = Caller(os.getcwd(), os.environ, lambda line: _say(f"isoenv: {line}"))
-        code = os.fsencode(entering.hook_code(caller, shell))
-    except IsoenvError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        _fail(str(error), 1)
-    sys.stdout.buffer.write(code)
-    sys.stdout.buffer.flush()
+        directory = os.getcwd()
+    except OSError:
+        raise IsoenvError("the current directory is gone: `cd` somewhere else") from None
+    return Caller(directory, os.environ, lambda line: _say(f"isoenv: {line}"), program)
+
+
+class _OneLine:
+    """Turn what goes wrong into one line and an exit code."""
+
+    def __enter__(self) -> None:
+        """Begin; contextlib would cost a warm exec its import."""
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        """End the process, unless nothing went wrong or it has ended itself."""
+        from isoenv.errors import IsoenvError
+
+        if isinstance(error, IsoenvError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        if isinstance(error, BrokenPipeError):
+            # The reader has gone; so do we, without Python's own complaint at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        if isinstance(error, OSError):
+            reason = (error.strerror or str(error)).lower()
+            _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)
 
 
 def _run() -> None:
     import click
 
     from isoenv.cli import group
-    from isoenv.errors import IsoenvError
 
-    try:
-        code = group.main(prog_name="isoenv", standalone_mode=False)
-    except IsoenvError as error:
-        _fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader has gone; so do we, without Python's own complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    with _OneLine():
+        try:
+            code = group.main(prog_name="isoenv", standalone_mode=False)
+        except click.exceptions.Abort:
+            sys.exit(INTERRUPTED)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -91,6 +120,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
+    if sys.stderr is None:
+        return
     sys.stderr.write(os.fsencode(f"{line}\n").decode("utf-8", "backslashreplace"))
 
 

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 ENVRC_LIMIT = 1 << 20
 
 
+def open_registry(caller: Caller) -> Registry:
+    """Open the caller's registry."""
+    if not os.path.exists(paths.registry_file(caller.state)):
+        # What is wrong with the configuration is said before anything is made.
+        context.find(caller)
+    return Registry(caller.state)
+
+
 def enter(
     caller: Caller, registry: Registry, operand: str | None
 ) -> tuple[Selected, generated.Ready]:

@@ -8,8 +8,15 @@ from isoenv.errors import IsoenvError, NotFoundError
 
 if TYPE_CHECKING:
     from isoenv.instances import Selected
-    from isoenv.models import Config, Flag, Lease, Project
+    from isoenv.models import Config, Flag, Lease
     from isoenv.registry import Registry
+
+
+def named(config: Config, name: str) -> Flag:
+    """Return the flag of that name."""
+    if name in config.flags:
+        return config.flags[name]
+    raise NotFoundError(f"no flag {name}: isoenv.toml has {', '.join(config.flags) or 'none'}")
 
 
 def turn(
@@ -20,10 +27,7 @@ def turn(
     With ``steal`` an exclusive flag is turned off where it is on; without, that is an error.
     """
     here, lease = selected.context, selected.lease
-    flag = here.config.flags.get(name)
-    if flag is None:
-        known = ", ".join(here.config.flags) or "none"
-        raise NotFoundError(f"no flag {name} in {here.project.name}: it has {known}")
+    flag = named(here.config, name)
     if lease is None:
         raise NotFoundError(
             f"nobody holds slot {selected.slot} of {here.project.name}: "
@@ -46,7 +50,7 @@ def turn(
     return changed
 
 
-def states(registry: Registry, config: Config, project: Project, lease: Lease) -> dict[str, bool]:
+def states(registry: Registry, config: Config, lease: Lease) -> dict[str, bool]:
     """Return what each flag is in a lease's instance: its own setting, or the default.
 
     The default of an exclusive flag gives way to an instance that it was turned on in: the main
@@ -56,7 +60,7 @@ def states(registry: Registry, config: Config, project: Project, lease: Lease) -
     found = {name: is_on(registry, flag, lease) for name, flag in config.flags.items()}
     for flag in config.flags.values():
         if flag.exclusive and found[flag.name] and flag.name not in own:
-            others = (registry.flags(other) for other in registry.leases(project))
+            others = (registry.flags(other) for other in registry.leases(lease.project))
             found[flag.name] = not any(settings.get(flag.name) for settings in others)
     return found
 

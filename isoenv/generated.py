@@ -9,7 +9,6 @@ current one, and ``@wN.ID`` has the time of the Nth watched file: a shell compar
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
@@ -278,5 +277,11 @@ def _remove(directory: str, is_meant: Callable[[str], bool]) -> None:
     for name in names:
         # Without the sign, and in @slot.N, are the directories of other environments.
         if name.startswith("@") and not name.startswith("@slot.") and is_meant(name):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{directory}/{name}")
+            _unlink(f"{directory}/{name}")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return

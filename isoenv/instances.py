@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, context, files, launch, leasing, paths, resolver, userconfig
+from isoenv import allocator, context, files, flags, launch, leasing, paths, resolver, userconfig
 from isoenv.errors import IsoenvError, NotFoundError
 from isoenv.models import Config, Instance, Lease, Project
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isoenv.context import Caller, Context
     from isoenv.models import Environment
     from isoenv.registry import Registry
@@ -47,13 +49,19 @@ class Selected:
 
 
 def select(
-    caller: Caller, registry: Registry, operand: str | None, *, lease: bool = True
+    caller: Caller,
+    registry: Registry,
+    operand: str | None,
+    *,
+    lease: bool = True,
+    check: Callable[[Config], object] = lambda _settings: None,
 ) -> Selected:
     """Return the instance that ``operand`` names, or that of the directory for None and ``.``.
 
     With ``lease`` a number that nobody holds is leased. A checkout without a lease always gets
-    one. Raises NotFoundError for a name, project or slot that does not exist, NotTrustedError for
-    a configuration that the user has not allowed.
+    one, but not before ``check`` has let its configuration pass. Raises NotFoundError for a name,
+    project or slot that does not exist, NotTrustedError for a configuration that the user has
+    not allowed.
     """
     here = context.find(caller)
     project_name, _, name = (operand or ".").rpartition(":")
@@ -77,6 +85,7 @@ def select(
             f"{caller.directory} is in no checkout: "
             "name an instance by number, such as `isoenv show 1`"
         )
+    check(here.config)
     held = leasing.hold(registry, here.claim, asked)
     return Selected(here, held.slot, held, own=not in_shell)
 
@@ -190,7 +199,8 @@ def instance(selected: Selected, registry: Registry) -> Instance:
     """Return what the environment of the selected instance is computed from."""
     here, lease, slot = selected.context, selected.lease, selected.slot
     numbering = here.config.numbering
-    changed = registry.flags(lease) if lease else {}
+    wanted = here.config.flags
+    defaults = {name: flag.others if slot else flag.main for name, flag in wanted.items()}
     found = Instance(
         here.project,
         slot,
@@ -198,10 +208,7 @@ def instance(selected: Selected, registry: Registry) -> Instance:
         (lease.root if lease else None) or here.base or "",
         paths.instance_dir(here.caller.state, here.project.key, here.project.name, slot),
         _ports(here, lease, slot),
-        {
-            name: changed.get(name, flag.others if slot else flag.main)
-            for name, flag in here.config.flags.items()
-        },
+        flags.states(registry, here.config, lease) if lease else defaults,
     )
     if numbering.dir:
         found = replace(found, dir=resolver.instance_dir(numbering.dir, found, here.caller.home))

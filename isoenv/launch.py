@@ -33,8 +33,11 @@ def base_of(directory: str) -> str | None:
         directory = directory.rpartition("/")[0] or "/"
 
 
-def warm(environ: Mapping[str, str]) -> generated.Ready | None:
-    """Return the ready environment of the current directory, unless there is any doubt."""
+def warm(environ: Mapping[str, str], program: str) -> generated.Ready | None:
+    """Return the ready environment of the current directory, unless there is any doubt.
+
+    Where nothing is configured, `sky` has a preset of its own.
+    """
     try:
         base = base_of(os.getcwd())
     except OSError:
@@ -42,13 +45,11 @@ def warm(environ: Mapping[str, str]) -> generated.Ready | None:
     if base is None:
         return None
     ready = generated.read(paths.generated_dir(paths.state_dir(environ), base))
-    if (
-        ready is None
-        or ready.use == generated.NONE
-        or not generated.is_fresh(ready, clean(environ))
-    ):
+    if ready is None or ready.use == generated.NONE:
         return None
-    return ready
+    if ready.use == generated.EXEC and program == "sky":
+        return None
+    return ready if generated.is_fresh(ready, clean(environ)) else None
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
@@ -76,28 +77,37 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     # Python ignores these two for itself, and a child would inherit that.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    name = command[0]
-    reason = errno.ENOENT
+    name, failure = command[0], errno.ENOENT
+    for path in _candidates(name, environ):
+        reason = _execute(path, command, environ)
+        if reason not in (errno.ENOENT, errno.ENOTDIR):
+            failure = reason
+            if reason != errno.EACCES:
+                break
+    missing = failure == errno.ENOENT
+    why = "command not found" if missing else os.strerror(failure).lower()
+    if sys.stderr is not None:
+        sys.stderr.write(f"isoenv: {name}: {why}\n")
+    sys.exit(NOT_FOUND if missing else NOT_EXECUTABLE)
+
+
+def _execute(path: str, command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Become a file, or return why not."""
     try:
-        if name:
-            os.execvpe(name, list(command), environ)  # noqa: S606  # becoming it is the job
+        try:
+            os.execve(path, list(command), environ)  # noqa: S606  # becoming it is the job
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            # A script without a first line that names its interpreter: execvp(3) takes the shell.
+            os.execve("/bin/sh", ["/bin/sh", path, *command[1:]], environ)  # noqa: S606  # likewise
     except OSError as error:
-        reason = error.errno or 0
-    if reason == errno.ENOEXEC:
-        # A script without a first line that names its interpreter: execvp(3) takes the shell.
-        words = ["/bin/sh", _found(name, environ), *command[1:]]
-        os.execve(words[0], words, environ)  # noqa: S606  # likewise
-    if reason in (errno.ENOENT, errno.ENOTDIR):
-        sys.stderr.write(f"isoenv: {name}: command not found\n")
-        sys.exit(NOT_FOUND)
-    sys.stderr.write(f"isoenv: {name}: {os.strerror(reason).lower()}\n")
-    sys.exit(NOT_EXECUTABLE)
+        return error.errno or 0
 
 
-def _found(name: str, environ: Mapping[str, str]) -> str:
-    if "/" in name:
-        return name
-    for directory in environ.get("PATH", os.defpath).split(":"):
-        if os.access(f"{directory or '.'}/{name}", os.X_OK):
-            return f"{directory or '.'}/{name}"
-    return name
+def _candidates(name: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the files that a command may be, as execvp(3) looks for it."""
+    if "/" in name or not name:
+        return [name] if name else []
+    directories = environ.get("PATH", os.defpath).split(":")
+    return [f"{directory or '.'}/{name}" for directory in directories]

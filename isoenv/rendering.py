@@ -25,7 +25,7 @@ def render(config: Config, environment: Environment, targets: Iterable[str]) -> 
     All sources are read before the first target is written, and a target is replaced whole.
     """
     root = environment.instance.root
-    wanted = list(targets) or list(config.templates)
+    wanted = check(config, targets)
     contents: dict[str, tuple[bytes, int]] = {}
     variables = {
         os.fsencode(name): os.fsencode(value)
@@ -33,9 +33,6 @@ def render(config: Config, environment: Environment, targets: Iterable[str]) -> 
         if value is not None
     }
     for target in wanted:
-        if target not in config.templates:
-            known = ", ".join(config.templates) or "none"
-            raise NotFoundError(f"no template for {target}: isoenv.toml has {known}")
         source = f"{root}/{config.templates[target]}"
         text = files.read(source, LIMIT)
         if text is None:
@@ -45,6 +42,15 @@ def render(config: Config, environment: Environment, targets: Iterable[str]) -> 
     for path, (content, mode) in contents.items():
         _replace(path, content, mode)
     return list(contents)
+
+
+def check(config: Config, targets: Iterable[str]) -> list[str]:
+    """Return the targets that are meant, all for none named."""
+    for target in targets:
+        if target not in config.templates:
+            known = ", ".join(config.templates) or "none"
+            raise NotFoundError(f"no template for {target}: isoenv.toml has {known}")
+    return list(targets) or list(config.templates)
 
 
 def _replace(path: str, content: bytes, mode: int) -> None:

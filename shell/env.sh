@@ -27,7 +27,7 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     __isoenv_kept=
     ! __isoenv_find_base || __isoenv_enter
     for __isoenv_name in $__isoenv_kept; do
-      unset -v "__isoenv_is_$__isoenv_name" "__isoenv_was_$__isoenv_name"
+      unset -v "__isoenv_was_$__isoenv_name"
     done
     IFS=$__isoenv_ifs
   }
@@ -93,6 +93,8 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
   # Reads what is ready and fresh: for the checkout's own instance, or for one that was asked for.
   __isoenv_read() {
     __isoenv_dir=${ISOENV_STATE_DIR:-@STATE@}/t$__isoenv_base
+    # A relative one would be looked for in the checkout, where anybody could have put it.
+    case $__isoenv_dir in /*) ;; *) return 1 ;; esac
     case $- in *f*) __isoenv_glob=-f && set +f ;; *) __isoenv_glob=+f ;; esac
     set -- "$__isoenv_dir/@env.sh" "$__isoenv_dir"/@slot.*/@env.sh "$__isoenv_glob"
     while [ "$#" -gt 1 ]; do
@@ -111,71 +113,19 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     return 1
   }
 
-  # --- What is changed can be changed back
-
-  # Sets __isoenv_is to what a variable is: u unset, x exported, s set in this shell alone, r none
-  # of ours: read-only, or not plain text. dash does not tell, and has exported what it was given.
-  __isoenv_ask() {
-    eval "__isoenv_is=\${$1+x}"
-    if [ -z "$__isoenv_is" ]; then
-      __isoenv_is=u
-    elif [ -n "${ZSH_VERSION-}" ]; then
-      eval "case \${(t)$1} in
-        *readonly* | *array* | *association* | *integer* | *float*) __isoenv_is=r ;;
-        *export*) ;;
-        *) __isoenv_is=s ;;
-      esac"
-    else
-      case ${BASH_VERSION-} in 4.[4-9]* | [5-9].* | [1-9][0-9].*)
-        eval "case \${$1@a} in *[raAi]*) __isoenv_is=r ;; *x*) ;; *) __isoenv_is=s ;; esac"
-        ;;
-      esac
-    fi
-  }
-
-  # Notes a variable as it is, before it is changed for the first time.
-  __isoenv_keep() {
-    case "$__isoenv_kept " in *" $1 "*) return ;; esac
-    __isoenv_ask "$1"
-    __isoenv_kept="$__isoenv_kept $1"
-    eval "__isoenv_is_$1=\$__isoenv_is __isoenv_was_$1=\${$1-}"
-  }
-
-  # Gives back the environment as it was inherited.
-  __isoenv_restore() {
-    for __isoenv_name in $__isoenv_kept; do
-      eval "__isoenv_put $__isoenv_name \"\$__isoenv_is_$__isoenv_name\" \
-        \"\$__isoenv_was_$__isoenv_name\""
-    done
-  }
-
-  # NAME KIND VALUE: makes a variable what it was.
-  __isoenv_put() {
-    case $2 in
-      x) export "$1=$3" ;;
-      u) unset -v "$1" ;;
-      s)
-        unset -v "$1"
-        eval "$1=\$3"
-        ;;
-    esac
-  }
-
   # --- Out of what was loaded before
 
   # Undoes the inherited record. Sets __isoenv_from to the root that it is of, and
-  # __isoenv_entries to how many variables it has. One that is malformed is dropped.
+  # __isoenv_entries to how many entries it has. One that is malformed is dropped.
   __isoenv_undo() {
-    __isoenv_from=
-    __isoenv_entries=0
+    __isoenv_from='' __isoenv_entries=0
     __isoenv_record=${__ISOENV_UNDO-}
     [ -n "$__isoenv_record" ] || return 0
     if ! __isoenv_undo_record; then
       __isoenv_restore
-      __isoenv_from=
-      __isoenv_record=
+      __isoenv_from='' __isoenv_record=''
     fi
-    __isoenv_keep __ISOENV_UNDO
+    __isoenv_keep __ISOENV_UNDO "=$__ISOENV_UNDO"
     unset -v __ISOENV_UNDO
   }
 
@@ -219,36 +169,31 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     esac
     # As in the record, the kind's second half and NEW: `=` and a value, or `-` for unset.
     eval "__isoenv_now=\${$1+=}\${$1-}"
+    __isoenv_now=${__isoenv_now:--}
     case $1 in
       __ISOENV_*) ;;
-      *) [ "${__isoenv_now:--}" = "${2#?}$__isoenv_word" ] || return 0 ;;
+      *) [ "$__isoenv_now" = "${2#?}$__isoenv_word" ] || return 0 ;;
     esac
-    __isoenv_keep "$1"
-    [ "$__isoenv_is" != r ] || return 0
+    __isoenv_keep "$1" "$__isoenv_now"
+    unset -v "$1"
     case $2 in
-      x*) __isoenv_decode "$3" && __isoenv_put "$1" x "$__isoenv_word" ;;
-      u*) unset -v "$1" ;;
-      s*)
-        # A former value is known to the shell that it was in, which may be this one.
-        unset -v "$1"
-        eval "[ -z \"\${__isoenv_old_$1+x}\" ] || $1=\$__isoenv_old_$1"
-        ;;
+      x*) __isoenv_decode "$3" && export "$1=$__isoenv_word" ;;
+      # A former value is known to the shell that it was in, which may be this one.
+      s*) eval "[ -z \"\${__isoenv_old_$1+x}\" ] || $1=\$__isoenv_old_$1" ;;
     esac
   }
 
   # ENTRIES: takes each out of PATH once, wherever it is.
   __isoenv_take_from_path() {
     [ -n "${PATH+x}" ] || return 0
-    __isoenv_keep PATH
+    __isoenv_keep PATH "=$PATH"
     __isoenv_word=:$PATH:
     __isoenv_rest=$1:
     while [ -n "$__isoenv_rest" ]; do
-      __isoenv_name=${__isoenv_rest%%:*}
+      set -- ":${__isoenv_rest%%:*}:"
       __isoenv_rest=${__isoenv_rest#*:}
       case $__isoenv_word in
-        *":$__isoenv_name:"*)
-          __isoenv_word=${__isoenv_word%%":$__isoenv_name:"*}:${__isoenv_word#*":$__isoenv_name:"}
-          ;;
+        *"$1"*) __isoenv_word=${__isoenv_word%%"$1"*}:${__isoenv_word#*"$1"} ;;
       esac
     done
     __isoenv_word=${__isoenv_word#:}
@@ -257,6 +202,23 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     else
       unset -v PATH
     fi
+  }
+
+  # NAME =VALUE, or NAME -: notes what a variable was before it was undone.
+  __isoenv_keep() {
+    __isoenv_kept="$1 $__isoenv_kept"
+    eval "__isoenv_was_$1=\$2"
+  }
+
+  # Gives back all that was undone.
+  __isoenv_restore() {
+    for __isoenv_name in $__isoenv_kept; do
+      eval "__isoenv_now=\$__isoenv_was_$__isoenv_name"
+      case $__isoenv_now in
+        =*) export "$__isoenv_name=${__isoenv_now#=}" ;;
+        *) unset -v "$__isoenv_name" ;;
+      esac
+    done
   }
 
   # --- Into what is ready
@@ -273,37 +235,34 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     [ "$__isoenv_entries" -eq 0 ]
   }
 
-  # NAME NEW: counts one entry down if the record has it; one that it has not is one too many.
+  # NAME =VALUE, or NAME -: counts an entry of the record down; without one, out of reach of 0.
   __isoenv_compare() {
     __isoenv_encode "$2"
     __isoenv_rest=${__isoenv_record#*"$__isoenv_us$1$__isoenv_us"}
     __isoenv_now=${__isoenv_rest%%"$__isoenv_us"*}
     __isoenv_rest=${__isoenv_rest#*"$__isoenv_us"*"$__isoenv_us"}
-    if [ "${__isoenv_now#?}${__isoenv_rest%%"$__isoenv_us"*}" = "$__isoenv_word" ]; then
-      __isoenv_entries=$((__isoenv_entries - 1))
-    else
+    [ "${__isoenv_now#?}${__isoenv_rest%%"$__isoenv_us"*}" = "$__isoenv_word" ] ||
       __isoenv_entries=-1000000
-    fi
+    __isoenv_entries=$((__isoenv_entries - 1))
   }
 
   # Loads what is ready and writes its record, as envdiff.apply does.
   __isoenv_apply() {
-    __isoenv_record=
-    __isoenv_front=
-    __isoenv_set() { if __isoenv_plan "$1" = "$2"; then export "$1=$2"; fi; }
-    __isoenv_unset() { if __isoenv_plan "$1" - ''; then unset -v "$1"; fi; }
+    __isoenv_set() { if __isoenv_note "$1" = "$2"; then export "$1=$2"; fi; }
+    __isoenv_unset() { if __isoenv_note "$1" - ''; then unset -v "$1"; fi; }
+    __isoenv_record='' __isoenv_front=''
     __isoenv_load
     [ -n "$__isoenv_record" ] || return 0
     if [ -n "$__isoenv_front" ]; then
-      __isoenv_keep PATH
       export "PATH=$__isoenv_front${PATH+:$PATH}"
-      __isoenv_note PATH p= '' "$__isoenv_front"
+      __isoenv_encode "$__isoenv_front"
+      set -- PATH p= '' "$__isoenv_word"
+      __isoenv_record=$__isoenv_record$1$__isoenv_us$2$__isoenv_us$3$__isoenv_us$4$__isoenv_us
     fi
-    set -- "$__isoenv_record"
-    __isoenv_record=
-    __isoenv_note '' r= '' "$__isoenv_root"
-    __isoenv_keep __ISOENV_UNDO
-    export "__ISOENV_UNDO=$__isoenv_record$1"
+    __isoenv_encode "$__isoenv_root"
+    set -- '' r= '' "$__isoenv_word"
+    __isoenv_record=$1$__isoenv_us$2$__isoenv_us$3$__isoenv_us$4$__isoenv_us$__isoenv_record
+    export "__ISOENV_UNDO=$__isoenv_record"
   }
 
   # What __isoenv_load calls for each entry of PATH, the first one last.
@@ -311,28 +270,51 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
     __isoenv_front=$1${__isoenv_front:+:$__isoenv_front}
   }
 
-  # NAME = VALUE, or NAME - '': notes what is going to happen to a variable, if it can.
-  __isoenv_plan() {
-    __isoenv_ask "$1"
-    [ "$__isoenv_is" != r ] || return
-    __isoenv_kind=$__isoenv_is$2
-    eval "__isoenv_now=\${$1-}"
-    if [ "$__isoenv_is" = s ]; then
-      # A child must not see it.
-      eval "__isoenv_old_$1=\$__isoenv_now"
-      __isoenv_now=
-    fi
-    __isoenv_keep "$1"
-    __isoenv_note "$1" "$__isoenv_kind" "$__isoenv_now" "$3"
+  # NAME = VALUE, or NAME - '': adds to the record what is going to happen. Fails for a variable
+  # that is none of ours: read-only, or not plain text.
+  __isoenv_note() {
+    eval "__isoenv_now=\${$1+=}\${$1-}"
+    case $__isoenv_now in
+      '') __isoenv_is=u ;;
+      *) __isoenv_ask "$1" || return ;;
+    esac
+    __isoenv_now=${__isoenv_now#=}
+    case $__isoenv_is in
+      s)
+        # Not for the eyes of children.
+        eval "__isoenv_old_$1=\$__isoenv_now"
+        __isoenv_now=
+        ;;
+    esac
+    case $__isoenv_now$3 in
+      *["$__isoenv_us$__isoenv_rs"]*)
+        __isoenv_encode "$__isoenv_now"
+        set -- "$1" "$2" "$3" "$__isoenv_word"
+        __isoenv_encode "$3"
+        ;;
+      *)
+        set -- "$1" "$2" "$3" "$__isoenv_now"
+        __isoenv_word=$3
+        ;;
+    esac
+    __isoenv_record=$__isoenv_record$1$__isoenv_us$__isoenv_is$2$__isoenv_us$4
+    __isoenv_record=$__isoenv_record$__isoenv_us$__isoenv_word$__isoenv_us
   }
 
-  # NAME KIND OLD NEW: adds an entry to the record.
-  __isoenv_note() {
-    __isoenv_encode "$3"
-    set -- "$1" "$2" "$__isoenv_word" "$4"
-    __isoenv_encode "$4"
-    __isoenv_record=$__isoenv_record$1$__isoenv_us$2$__isoenv_us
-    __isoenv_record=$__isoenv_record$3$__isoenv_us$__isoenv_word$__isoenv_us
+  # Sets __isoenv_is to what a set variable is: x exported, or s set in this shell alone. dash does
+  # not tell, and has exported what it was given.
+  __isoenv_ask() {
+    __isoenv_is=x
+    if [ -n "${ZSH_VERSION-}" ]; then
+      eval "case \${(t)$1} in
+        *readonly* | *array* | *association* | *integer* | *float*) return 1 ;;
+        *export*) ;;
+        *) __isoenv_is=s ;;
+      esac"
+    elif [ -n "${BASH_VERSION-}" ]; then
+      case $BASH_VERSION in [1-3].* | 4.[0-3].*) return ;; esac
+      eval "case \${$1@a} in *[raAi]*) return 1 ;; *x*) ;; *) __isoenv_is=s ;; esac"
+    fi
   }
 
   # --- The separators inside a value
@@ -367,16 +349,14 @@ if ! command -v _isoenv_hook >/dev/null 2>&1; then
 
   { __isoenv_start || :; } 2>/dev/null
   unset -v __isoenv_at __isoenv_base __isoenv_dir __isoenv_direnv __isoenv_entries __isoenv_from \
-    __isoenv_front __isoenv_glob __isoenv_ifs __isoenv_is __isoenv_kept __isoenv_kind \
-    __isoenv_label __isoenv_message __isoenv_name __isoenv_now __isoenv_record __isoenv_rest \
-    __isoenv_root __isoenv_rs __isoenv_space __isoenv_text __isoenv_us __isoenv_use \
-    __isoenv_word
+    __isoenv_front __isoenv_glob __isoenv_ifs __isoenv_is __isoenv_kept __isoenv_label \
+    __isoenv_message __isoenv_name __isoenv_now __isoenv_record __isoenv_rest __isoenv_root \
+    __isoenv_rs __isoenv_space __isoenv_text __isoenv_us __isoenv_use __isoenv_word
   unset -f __isoenv_apply __isoenv_ask __isoenv_compare __isoenv_decode __isoenv_encode \
     __isoenv_enter __isoenv_find_base __isoenv_follow __isoenv_is_inherited __isoenv_keep \
-    __isoenv_load __isoenv_note __isoenv_plan __isoenv_prepend __isoenv_put __isoenv_read \
-    __isoenv_replace __isoenv_restore __isoenv_set __isoenv_stale __isoenv_start \
-    __isoenv_take_from_path __isoenv_undo __isoenv_undo_entry __isoenv_undo_record \
-    __isoenv_unset 2>/dev/null || :
+    __isoenv_load __isoenv_note __isoenv_prepend __isoenv_read __isoenv_replace __isoenv_restore \
+    __isoenv_set __isoenv_stale __isoenv_start __isoenv_take_from_path __isoenv_undo \
+    __isoenv_undo_entry __isoenv_undo_record __isoenv_unset 2>/dev/null || :
 fi
 if [ -n "$__isoenv_trace" ]; then
   unset -v __isoenv_trace

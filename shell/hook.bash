@@ -63,37 +63,31 @@ function __isoenv_walk() {
   __isoenv_here=''
 }
 
-# Find the physical directory of $PWD and all above it. A process would be dearer than the way
-# there and back, and that is gone only where a component is a symbolic link.
+# Find the physical directory of $PWD and all above it. Where a component is a symbolic link, that
+# takes going there and back: a process would be dearer.
 function __isoenv_locate() {
-  \builtin local __isoenv_directory __isoenv_oldpwd __isoenv_had_oldpwd
-  __isoenv_directory=${PWD-}
-  __isoenv_pwd=${__isoenv_directory} __isoenv_linked=''
-  if __isoenv_has_link "${__isoenv_directory}"; then
-    __isoenv_oldpwd=${OLDPWD-} __isoenv_had_oldpwd=${OLDPWD+1}
-    if \builtin cd -P . 2>/dev/null; then
-      __isoenv_directory=${PWD} __isoenv_linked=${PWD}
-      \builtin cd -L -- "${__isoenv_pwd}" 2>/dev/null || __isoenv_pwd=${PWD}
-      OLDPWD=${__isoenv_oldpwd}
-      [[ -n ${__isoenv_had_oldpwd} ]] || \builtin unset -v OLDPWD
-    fi
+  \builtin local __isoenv_oldpwd __isoenv_had_oldpwd
+  __isoenv_pwd=${PWD-} __isoenv_linked=''
+  __isoenv_climb "${__isoenv_pwd}" && \builtin return
+  __isoenv_oldpwd=${OLDPWD-} __isoenv_had_oldpwd=${OLDPWD+1}
+  if \builtin cd -P . 2>/dev/null; then
+    __isoenv_linked=${PWD}
+    \builtin cd -L -- "${__isoenv_pwd}" 2>/dev/null || __isoenv_pwd=${PWD}
+    OLDPWD=${__isoenv_oldpwd}
+    [[ -n ${__isoenv_had_oldpwd} ]] || \builtin unset -v OLDPWD
+    __isoenv_climb "${__isoenv_linked}" || :
   fi
-  __isoenv_directory=${__isoenv_directory%/}
-  __isoenv_way=("${__isoenv_directory}")
-  while [[ -n ${__isoenv_directory} ]]; do
-    __isoenv_directory=${__isoenv_directory%/*}
-    __isoenv_way+=("${__isoenv_directory}")
-  done
 }
 
-function __isoenv_has_link() {
-  \builtin local __isoenv_directory
-  __isoenv_directory=$1
-  while [[ -n ${__isoenv_directory} ]]; do
-    [[ -h ${__isoenv_directory} ]] && \builtin return 0
-    __isoenv_directory=${__isoenv_directory%/*}
+# Note a directory and all above it; fail where one is a symbolic link.
+function __isoenv_climb() {
+  \builtin set -- "${1%/}"
+  __isoenv_way=("$1")
+  while [[ -n $1 && ! -h $1 ]]; do
+    \builtin set -- "${1%/*}"
+    __isoenv_way+=("$1")
   done
-  \builtin return 1
+  [[ -z $1 ]]
 }
 
 # =============================================================================
@@ -227,9 +221,13 @@ function __isoenv_read_record() {
     ((${#__isoenv_cells[@]} % 4 == 0)) &&
     [[ -z ${__isoenv_cells[0]} && ${__isoenv_cells[1]} == r= && -z ${__isoenv_cells[2]} ]]; then
     for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
-      [[ ${__isoenv_cells[__isoenv_index]} == [A-Za-z_]* ]] || \builtin break
-      [[ ${__isoenv_cells[__isoenv_index]} != *[!A-Za-z0-9_]* ]] || \builtin break
-      [[ ${__isoenv_cells[__isoenv_index + 1]} == @([uxs][=-]|p=) ]] || \builtin break
+      case ${__isoenv_cells[__isoenv_index]} in
+        '' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) \builtin break ;;
+      esac
+      case ${__isoenv_cells[__isoenv_index + 1]} in
+        [uxs][=-] | p=) ;;
+        *) \builtin break ;;
+      esac
     done
     ((__isoenv_index < ${#__isoenv_cells[@]})) || \builtin return 0
   fi
@@ -249,27 +247,28 @@ function __isoenv_record() {
 
 # Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
 function __isoenv_is_ours() {
-  if [[ $1 == __ISOENV_* ]]; then
-    \builtin return 0
-  elif [[ $2 == ?- ]]; then
-    [[ -z ${!1+x} ]]
+  [[ $1 == __ISOENV_* ]] && \builtin return
+  if [[ $2 == ?= ]]; then
+    [ "${!1-}" = "$3" ] && [[ -n ${!1+x} ]]
   else
-    [[ -n ${!1+x} ]] && [ "${!1}" = "$3" ]
+    [[ -z ${!1+x} ]]
   fi
 }
 
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
-  \builtin local __isoenv_index
-  for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
-    \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
-    if [[ $2 != p= ]] && __isoenv_is_ours "$1" "$2" "$4"; then
-      \builtin local "$1" || \builtin continue
-      \builtin unset -v "$1"
-      [[ $2 != x? ]] || \builtin printf -v "$1" %s "$3"
-    fi
-  done 2>/dev/null
+  if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ]]; then
+    \builtin local __isoenv_index
+    for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
+      \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
+      if [[ $2 != p= ]] && __isoenv_is_ours "$1" "$2" "$4"; then
+        \builtin local "$1" || \builtin continue
+        \builtin unset -v "$1"
+        [[ $2 != x? ]] || \builtin printf -v "$1" %s "$3"
+      fi
+    done 2>/dev/null
+  fi
   __isoenv_stale
 }
 
@@ -278,19 +277,24 @@ function __isoenv_undo() {
   \builtin local __isoenv_index __isoenv_old
   for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
     \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
-    __isoenv_old=__isoenv_old_$1
-    if [[ $2 == p= ]]; then
-      __isoenv_remove "$1" "$4"
-    elif __isoenv_is_ours "$1" "$2" "$4"; then
+    case $2 in
+      p=)
+        __isoenv_remove "$1" "$4"
+        \builtin continue
+        ;;
+      s?) __isoenv_old=__isoenv_old_$1 ;;
+      *) __isoenv_old='' ;;
+    esac
+    if __isoenv_is_ours "$1" "$2" "$4"; then
       if [[ $2 == x? ]]; then
         \builtin export "$1=$3"
-      elif [[ $2 == s? && -n ${!__isoenv_old+x} ]]; then
+      elif [[ -n ${__isoenv_old} && -n ${!__isoenv_old+x} ]]; then
         \builtin export -n "$1=${!__isoenv_old}"
       else
         \builtin unset -v "$1"
       fi
     fi
-    [[ $2 != s? ]] || \builtin unset -v "${__isoenv_old}"
+    [[ -z ${__isoenv_old} ]] || \builtin unset -v "${__isoenv_old}"
   done 2>/dev/null
   \builtin unset -v __ISOENV_UNDO
   __isoenv_cells=()
@@ -373,39 +377,43 @@ function __isoenv_do() {
 }
 
 function __isoenv_step() {
-  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_attributes="${!1@a}"
-  if [[ ${__isoenv_attributes} == *[!xt]* ]]; then
-    __isoenv_skipped+=("$1")
-    \builtin return
-  elif [[ $2 == p ]]; then
-    __isoenv_record "$1" p= '' "$3"
-    if [[ -n ${!1+x} ]]; then
-      [[ ${__isoenv_notes[0]-} == ?"$1" ]] || __isoenv_note '~' "$1"
-      \builtin printf -v "$1" %s "$3:${!1}"
-    else
-      __isoenv_note + "$1"
-      \builtin export "$1=$3"
-    fi
-    \builtin return
-  elif [[ ${__isoenv_attributes} == *x* ]]; then
-    __isoenv_was=x __isoenv_old=${!1}
-  elif [[ -n ${!1+x} ]]; then
-    __isoenv_was=s
-    \builtin printf -v "__isoenv_old_$1" %s "${!1}"
+  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_sign=+
+  if [[ -n ${!1+x} ]]; then
+    case ${!1@a} in
+      *[!xt]*)
+        __isoenv_skipped+=("$1")
+        \builtin return
+        ;;
+      *x*) __isoenv_was=x __isoenv_old=${!1} ;;
+      *) __isoenv_was=s ;;
+    esac
+    __isoenv_sign='~'
   fi
-  if [[ $2 == - ]]; then
-    [[ -z ${!1+x} ]] || __isoenv_note - "$1"
-    __isoenv_record "$1" "${__isoenv_was}-" "${__isoenv_old}" ''
-    \builtin unset -v "$1" || __isoenv_skipped+=("$1")
-  else
-    if [[ -z ${!1+x} ]]; then
-      __isoenv_note + "$1"
-    elif [ "${!1}" != "$3" ]; then
-      __isoenv_note '~' "$1"
-    fi
-    __isoenv_record "$1" "${__isoenv_was}=" "${__isoenv_old}" "$3"
-    \builtin export "$1=$3" || __isoenv_skipped+=("$1")
-  fi
+  case $2 in
+    p)
+      __isoenv_record "$1" p= '' "$3"
+      if [[ ${__isoenv_was} == u ]]; then
+        \builtin export "$1=$3"
+      else
+        \builtin printf -v "$1" %s "$3:${!1}"
+      fi
+      ;;
+    =)
+      [ "${!1-}" != "$3" ] || [[ ${__isoenv_was} == u ]] || __isoenv_sign=''
+      [[ ${__isoenv_was} != s ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
+      __isoenv_record "$1" "${__isoenv_was}=" "${__isoenv_old}" "$3"
+      \builtin export "$1=$3" || __isoenv_skipped+=("$1")
+      ;;
+    -)
+      [[ ${__isoenv_was} != s ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
+      [[ ${__isoenv_was} == u ]] && __isoenv_sign='' || __isoenv_sign=-
+      __isoenv_record "$1" "${__isoenv_was}-" "${__isoenv_old}" ''
+      \builtin unset -v "$1" || __isoenv_skipped+=("$1")
+      ;;
+  esac
+  # Of isoenv's own people need no word.
+  [[ -z ${__isoenv_sign} || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
+    __isoenv_notes+=("${__isoenv_sign}$1")
 }
 
 # =============================================================================
@@ -424,19 +432,18 @@ function __isoenv_say_once() {
   __isoenv_say "$1"
 }
 
-# Note a variable for the line that tells of a load, unless it is isoenv's own.
-function __isoenv_note() {
-  [[ $2 == ISOENV_* || $2 == __ISOENV_* ]] || __isoenv_notes+=("$1$2")
-}
-
 # Say what was loaded, as `isoenv.envdiff.summary` does.
 function __isoenv_say_loaded() {
   [[ ${ISOENV_LOG-} != quiet ]] || \builtin return 0
-  \builtin local __isoenv_sign __isoenv_name __isoenv_names __isoenv_changes=''
+  \builtin local __isoenv_sign __isoenv_name __isoenv_names __isoenv_last='' __isoenv_changes=''
   for __isoenv_sign in + '~' -; do
     __isoenv_names=()
     for __isoenv_name in "${__isoenv_notes[@]}"; do
-      [[ ${__isoenv_name} != "${__isoenv_sign}"* ]] || __isoenv_names+=("${__isoenv_name}")
+      # Entries of one list are noted one after another.
+      if [[ ${__isoenv_name} == "${__isoenv_sign}"* && ${__isoenv_name} != "${__isoenv_last}" ]]; then
+        __isoenv_names+=("${__isoenv_name}")
+        __isoenv_last=${__isoenv_name}
+      fi
     done
     if [[ ${ISOENV_LOG-} == diff ]] ||
       { [[ ${__isoenv_sign} != + ]] && ((${#__isoenv_names[@]} <= 3)); }; then

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pexpect
 import pytest
 
 if TYPE_CHECKING:
@@ -246,6 +247,37 @@ def test_control_characters_do_not_reach_the_terminal(
     assert f"ISOENV_ROOT='{repo}'" in raw
 
 
+def on_terminal(shop: Path, *args: str, **env: str) -> pexpect.spawn[str]:
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **env}
+    argv = ["-m", "isoenv", *args]
+    return pexpect.spawn(
+        sys.executable, argv, cwd=str(shop), env=given, encoding="utf-8", timeout=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "styled"), [({}, True), ({"NO_COLOR": "1"}, True), ({"TERM": "dumb"}, False)]
+)
+def test_a_terminal_gets_a_table_with_style(
+    shop: Path, base: int, env: dict[str, str], *, styled: bool
+) -> None:
+    text = on_terminal(shop, "list", COLUMNS="200", **env).read()
+    assert ("\x1b[1m" in text) == styled
+    assert f"web={base}" in text
+    assert "\x1b[3" not in text if "NO_COLOR" in env else True
+
+
+def test_a_watched_list_stays_live_until_it_is_interrupted(shop: Path, isoenv: Isoenv) -> None:
+    watch = on_terminal(shop, "list", "--watch", COLUMNS="200")
+    watch.expect("SLOT")
+    assert isoenv("claim", "--name", "renamed", cwd=shop).returncode == 0
+    watch.expect("renamed")
+    watch.sendintr()
+    watch.read()
+    watch.close()
+    assert watch.exitstatus == 130
+
+
 # -- bad input ---------------------------------------------------------------------------------
 
 WRONG = [
@@ -278,10 +310,10 @@ WRONG = [
     (["exec", "nosuch", "true"], 5, "no instance nosuch of shop"),
     (["export", "bash", "nosuch"], 5, "no instance nosuch of shop"),
     (["show", "nosuch:1"], 5, "no project nosuch: `isoenv list --all` shows them"),
-    (["port", "nosuch"], 5, "no port nosuch in shop: it has web"),
+    (["port", "nosuch"], 5, "no port nosuch: isoenv.toml has web"),
     (["release", "7"], 5, "nobody holds slot 7 of shop: `isoenv list`"),
-    (["enable", "NOSUCH"], 5, "no flag NOSUCH in shop: it has LOUD"),
-    (["disable", "NOSUCH", "."], 5, "no flag NOSUCH in shop: it has LOUD"),
+    (["enable", "NOSUCH"], 5, "no flag NOSUCH: isoenv.toml has LOUD"),
+    (["disable", "NOSUCH", "."], 5, "no flag NOSUCH: isoenv.toml has LOUD"),
     (["enable", "LOUD", "7"], 5, "nobody holds slot 7 of shop: `isoenv exec 7 …` takes it"),
     (["render", "nosuch"], 5, "no template for nosuch: isoenv.toml has out.conf"),
     (["init"], 1, "isoenv.toml exists: edit it, or remove it first"),

@@ -147,14 +147,16 @@ def test_plain_exports_without_a_path_add_no_current_directory(shop: Path, isoen
 
 
 def test_an_eval_without_quotes_is_right_too(shop: Path, isoenv: Isoenv) -> None:
-    printed = isoenv("export", "bash", cwd=shop).stdout
+    theirs = {"LEGACY": "theirs"}
+    printed = isoenv("export", "bash", cwd=shop, env=theirs).stdout
     done = subprocess.run(
-        ["bash", "-c", 'eval $1; echo "$WHERE|$ISOENV_ROOT"', "bash", printed],
+        ["bash", "-c", 'eval $1; echo "$WHERE|$ISOENV_ROOT|${LEGACY-unset}"', "bash", printed],
+        env={**os.environ, **theirs},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.stdout, done.stderr) == (f"shop/0|{shop}\n", "")
+    assert (done.stdout, done.stderr) == (f"shop/0|{shop}|unset\n", "")
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)

@@ -329,13 +329,16 @@ def test_a_path_through_a_symbolic_link_is_the_same_checkout(fish: Fish, shop: P
     assert len(fish.runs) == 1
 
 
-def test_what_the_user_changes_after_loading_stays(fish: Fish, shop: Path) -> None:
+@pytest.mark.parametrize("before", [{}, dict.fromkeys(("FOO", "EMPTY", "LEGACY"), "before")])
+def test_what_the_user_changes_after_loading_stays(
+    fish: Fish, shop: Path, before: dict[str, str]
+) -> None:
     script = """
     cd shop; prompt
     set -gx FOO edited; set -e EMPTY; set -gx LEGACY again
     cd ..; prompt; snap after
     """
-    fish.run(script, shop.parent, {"FOO": "before", "EMPTY": "before", "LEGACY": "before"})
+    fish.run(script, shop.parent, before)
     after = fish.snap("after")
     assert after[b"FOO"] == b"edited"
     assert b"EMPTY" not in after
@@ -572,6 +575,20 @@ def test_the_users_own_slot_is_obeyed_and_given_back(fish: Fish, shop: Path) -> 
     assert fish.snap("own")[b"SHOP_SLOT"] == b"0"
 
 
+def test_the_users_own_slot_is_seen_below_ours(
+    fish: Fish, shop: Path, make_repo: MakeRepo, configure: Callable[[Path, Project], Path]
+) -> None:
+    other = configure(make_repo("other"), Project({"FOO": "other"}, variable="SHOP_SLOT"))
+    script = f"""
+    cd {other}; prompt; snap own; cd {shop}; prompt; cd ..; prompt
+    set -gx SHOP_SLOT 3; cd {shop}; prompt; cd {other}; prompt; snap three
+    """
+    fish.run(script, shop.parent)
+    assert fish.snap("own")[b"ISOENV_INSTANCE"] == b"0"
+    assert fish.snap("three")[b"ISOENV_INSTANCE"] == b"3"
+    assert fish.snap("three")[b"FOO"] == b"other"
+
+
 @pytest.mark.parametrize("value", ["!", "-n", "(", "3 x"])
 def test_a_slot_that_is_none_is_said_and_nothing_else(fish: Fish, shop: Path, value: str) -> None:
     script = f"prompt; set -gx SHOP_SLOT '{value}'; prompt; prompt; snap kept"
@@ -653,12 +670,17 @@ def test_what_another_shell_hid_is_unset(fish: Fish, shop: Path) -> None:
 
 
 def test_entries_for_path_may_be_several(fish: Fish, shop: Path) -> None:
-    cells = ["", "r=", "", "/x", "PATH", "p=", "", "/b:/c", "PATH", "p=", "", "/a"]
-    record = "".join(f"{cell}\x1f" for cell in cells)
-    path = os.environ["PATH"]
-    env = {"__ISOENV_UNDO": record, "PATH": f"/a:/b:/c:{path}:/a"}
-    fish.run("prompt; snap out", shop.parent, env)
-    assert fish.snap("out")[b"PATH"] == os.fsencode(f"{path}:/a")
+    fish.run("prompt; snap in", shop)
+    environ = {os.fsdecode(k): os.fsdecode(v) for k, v in fish.snap("in").items()}
+    entries = f"PATH\x1fp=\x1f\x1f{shop}/tools:{shop}/.venv/bin\x1f"
+    assert entries in environ["__ISOENV_UNDO"]
+    # As a shell writes them that puts one after the other in front.
+    several = "".join(f"PATH\x1fp=\x1f\x1f{shop}/{name}\x1f" for name in (".venv/bin", "tools"))
+    environ["__ISOENV_UNDO"] = environ["__ISOENV_UNDO"].replace(entries, several)
+    environ["PATH"] += f":{shop}/tools"
+    assert fish.run("prompt; snap in; cd ..; prompt; snap out", shop, environ) == ""
+    assert fish.snap("in")[b"PATH"] == os.fsencode(environ["PATH"])
+    assert fish.snap("out")[b"PATH"] == os.fsencode(f"{os.environ['PATH']}:{shop}/tools")
 
 
 @pytest.mark.parametrize(

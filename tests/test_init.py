@@ -238,13 +238,31 @@ def test_on_a_terminal_the_file_is_shown_and_asked_about(
     assert child.exitstatus == (130 if answer == "\x03" else 0)
 
 
+def test_a_file_that_comes_while_the_question_stands_is_left_alone(
+    project: Callable[[str], Path],
+) -> None:
+    repo = project("vite")
+    argv = ["-m", "isoenv", "init"]
+    child = pexpect.spawn(
+        sys.executable, argv, cwd=str(repo), env=_environ(), encoding="utf-8", timeout=None
+    )
+    child.expect_exact("? [Y/n]")
+    (repo / "isoenv.toml").write_text("# somebody's own\n")
+    child.sendline("y")
+    child.expect_exact("isoenv.toml exists: edit it, or remove it first")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1
+    assert (repo / "isoenv.toml").read_text() == "# somebody's own\n"
+
+
 def test_yes_asks_nobody_on_a_terminal(project: Callable[[str], Path]) -> None:
     repo = project("vite")
     argv = ["-m", "isoenv", "init", "--yes"]
     child = pexpect.spawn(
         sys.executable, argv, cwd=str(repo), env=_environ(), encoding="utf-8", timeout=None
     )
-    child.expect(pexpect.EOF)
+    assert child.expect_exact([pexpect.EOF, "? [Y/n]"]) == 0
     child.close()
     assert child.exitstatus == 0
     assert (repo / "isoenv.toml").read_text() == (PROJECTS / "vite.toml").read_text()

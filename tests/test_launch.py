@@ -63,13 +63,17 @@ def shop(make_repo: Callable[[str], Path], git: Callable[..., str]) -> Path:
 
 @pytest.fixture(params=["cold", "warm"])
 def start(
-    request: pytest.FixtureRequest, shop: Path, isoenv: Isoenv
+    request: pytest.FixtureRequest, shop: Path, tmp_path: Path, isoenv: Isoenv
 ) -> Callable[..., CompletedProcess[str]]:
     """Run ``isoenv exec .`` in the checkout, computed anew or served as it is."""
-    if request.param == "warm":
-        assert isoenv("exec", ".", "true", cwd=shop).returncode == 0
+    assert isoenv("exec", ".", "true", cwd=shop).returncode == 0
+    ready = list((tmp_path / "state").rglob("@env"))
+    assert ready
 
     def start(*command: str, **given: str) -> CompletedProcess[str]:
+        if request.param == "cold":
+            for file in ready:
+                file.unlink(missing_ok=True)
         return isoenv("exec", ".", *command, cwd=shop, **given)
 
     return start

@@ -152,6 +152,17 @@ def test_one_number_is_one_port_and_its_other_variables_follow_it(
     }
 
 
+def test_two_names_never_make_one_variable(made: Callable[..., proposal.Proposal]) -> None:
+    text = (
+        "services: { a-b: { ports: ['81:1'] }, a_b: { ports: ['82:1'] }, A.B: { ports: ['83:1'] } }"
+    )
+    assert tables(made({"compose.yaml": text}))["ports"] == {
+        "a-b": 81,
+        "a_b_host": 82,
+        "a-b_1": 83,
+    }
+
+
 def test_a_variable_of_two_numbers_is_nobodys(made: Callable[..., proposal.Proposal]) -> None:
     proposed = made(
         {
@@ -304,7 +315,9 @@ def test_settings_without_end_end(made: Callable[..., proposal.Proposal]) -> Non
         f"A{number}_PORT={number}\nU{number}=localhost:{number}\n" for number in range(1, 5000)
     )
     long = f"{'_URL' * 30_000}x=http://localhost:1\nX_URL=http://localhost:1/{'?key' * 30_000}\n"
-    proposed = made({".env": many, "a/.env": long})
+    twice = "".join(f"PORT_X{number}={number}\n" for number in range(1000, 1500))
+    again = "".join(f"PORT_X{number}={number + 1}\n" for number in range(1000, 1500))
+    proposed = made({".env": many, "a/.env": long, "b/.env": twice, "c/.env": again})
     found = tables(proposed)
     assert len(found["ports"]) <= 100
     assert len(proposed.text) < 1 << 20
@@ -332,7 +345,9 @@ PORTS = st.lists(
     ),
     max_size=3,
 )
-SERVICES = st.dictionaries(st.sampled_from(["web", "logs", "db", "a b", "É", "ISOENV"]), PORTS)
+SERVICES = st.dictionaries(
+    st.sampled_from(["web", "logs", "db", "a b", "a_b", "É", "ISOENV"]), PORTS
+)
 FILES = st.fixed_dictionaries(
     {},
     optional={

@@ -94,6 +94,7 @@ tokens = 200000
 RIGHT = {
     "empty": "",
     "whole": WHOLE,
+    "longest name": f'project = "{"x" * 64}"',
     **{f"preset {name}": presets.text(name) or "" for name in presets.NAMES},
     **{f"extends {name}": f'extends = "{name}"\n' for name in presets.NAMES},
     # The base is the preset's.
@@ -245,6 +246,7 @@ limits.a = -1
 limits.a = "1"
 limits.a = true
 """.strip("\n").split("\n")
+WRONG.append(f'project = "{"x" * 65}"')
 
 # What config.py refuses and no schema can say: it is about two places, or about a character.
 BEYOND_A_SCHEMA = r"""

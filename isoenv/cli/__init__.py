@@ -15,6 +15,7 @@ COMMANDS = (
     "hook",
     "allow",
     "deny",
+    "direnv",
     "export",
     "exec",
     "list",

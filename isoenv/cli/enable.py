@@ -29,7 +29,9 @@ def turn(flag: str, instance: str | None, *, on: bool, steal: bool = False) -> N
     """Set the flag, and let shells that have the old value notice."""
     caller = start.caller()
     with start.registry(caller) as registry:
-        selected = instances.select(caller, registry, instance, lease=False)
+        selected = instances.select(
+            caller, registry, instance, lease=False, check=lambda config: flags.named(config, flag)
+        )
         changed = flags.turn(registry, selected, flag, on=on, steal=steal)
     for lease in changed:
         if lease.root:

@@ -6,9 +6,9 @@ import os
 
 import click
 
-from isoenv import entering, files, instances, launch
+from isoenv import running
 from isoenv.cli import params, start
-from isoenv.errors import IsoenvError, UsageError
+from isoenv.errors import UsageError
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -32,15 +32,4 @@ def command(instance: str, command: tuple[str, ...], *, change: bool) -> None:
     if not words:
         raise UsageError("no command to run: `isoenv exec 2 COMMAND`")
     caller = start.caller(program=os.path.basename(words[0]))
-    with start.registry(caller) as registry:
-        selected, ready = entering.enter(caller, registry, instance)
-    environ = launch.environment(os.environ, ready)
-    if selected.pinned:
-        environ[instances.PIN] = f"{selected.slot}:{selected.context.project.key}"
-    if change:
-        try:
-            os.chdir(ready.root)
-        except OSError as error:
-            raise IsoenvError(f"cannot enter {ready.root}: {files.reason(error)}") from None
-        environ["PWD"] = ready.root
-    launch.become(words, environ)
+    running.run(caller, instance, words, change=change)

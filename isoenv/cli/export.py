@@ -14,7 +14,8 @@ from isoenv.cli import output, params, start
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @params.instance_argument
 @click.option("--no-diff", is_flag=True, help="Print plain exports, without a way back.")
-def command(shell: str, instance: str | None, *, no_diff: bool) -> None:
+@click.option("--watch", is_flag=True, hidden=True)
+def command(shell: str, instance: str | None, *, no_diff: bool, watch: bool) -> None:
     """Print what SHELL must evaluate to load the environment of INSTANCE.
 
     What isoenv has set before is undone first; variables you changed since are left alone.
@@ -27,11 +28,18 @@ def command(shell: str, instance: str | None, *, no_diff: bool) -> None:
       isoenv export fish 2 | source
     """
     caller = start.caller()
+    spelling = shells.named(shell)
     with start.registry(caller) as registry:
         _, ready = entering.enter(caller, registry, instance)
-    spelling = shells.named(shell)
-    if no_diff:
+    if watch:
+        # direnv alone keeps a record then: what was loaded before is undone, and ours goes with it.
+        after = launch.environment(os.environ, ready)
+        after.pop(envdiff.RECORD, None)
+        changed = envdiff.changes(os.environ, after)
+    elif no_diff:
         changed = output.plain_changes(ready.variables, ready.path_prepend)
     else:
         changed = envdiff.changes(os.environ, launch.environment(os.environ, ready))
     output.write_statements(spelling, changed)
+    if watch:
+        output.write(f"watch_file {' '.join(map(spelling.quote, ready.watched))};\n")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from isoenv import instances
 from isoenv.cli import output, params, start
 from isoenv.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from isoenv.models import Config
 
 
 @click.command("port")
@@ -20,11 +25,15 @@ def command(name: str, instance: str | None) -> None:
       curl "http://localhost:$(isoenv port nginx)/"
       isoenv port postgres 2
     """
+
+    def check(config: Config) -> None:
+        if name not in config.ports:
+            known = ", ".join(config.ports) or "none"
+            raise NotFoundError(f"no port {name}: isoenv.toml has {known}")
+
     caller = start.caller()
     with start.registry(caller) as registry:
-        selected = instances.select(caller, registry, instance, lease=False)
+        selected = instances.select(caller, registry, instance, lease=False, check=check)
+        check(selected.context.config)
         found = instances.instance(selected, registry)
-    if name not in found.ports:
-        known = ", ".join(found.ports) or "none"
-        raise NotFoundError(f"no port {name} in {found.project.name}: it has {known}")
     output.write(f"{found.ports[name]}\n")

@@ -23,7 +23,9 @@ def command(targets: tuple[str, ...]) -> None:
     """
     caller = start.caller()
     with start.registry(caller) as registry:
-        selected = instances.select(caller, registry, None)
+        selected = instances.select(
+            caller, registry, None, check=lambda config: rendering.check(config, targets)
+        )
         environment = instances.environment(selected, registry)
     for path in rendering.render(selected.context.config, environment, targets):
         start.say(f"wrote {path}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from isoenv import context, paths
+from isoenv import entering
 from isoenv.cli import output
 from isoenv.context import Caller
 from isoenv.errors import IsoenvError, UsageError
-from isoenv.registry import Registry
+
+if TYPE_CHECKING:
+    from isoenv.registry import Registry
 
 
 def say(line: str) -> None:
@@ -30,10 +32,7 @@ def caller(program: str | None = None) -> Caller:
 
 def registry(of: Caller) -> Registry:
     """Open the caller's registry."""
-    if not os.path.exists(paths.registry_file(of.state)):
-        # What is wrong with the configuration is said before anything is made.
-        context.find(of)
-    return Registry(of.state)
+    return entering.open_registry(of)
 
 
 def refuse_without_hook(action: str) -> NoReturn:

@@ -145,9 +145,8 @@ class _Builder:
         taken |= {seen.variable.upper() for seen in self._sightings if seen.variable}
         named: dict[int, str] = {}
         for port in sorted(by_number, key=lambda port: chosen[port] is None):
-            called = {name_in_variable(chosen[port] or ""), ""} - {""}
-            candidates = [*called, *(seen.name for seen in by_number[port])]
-            named[port] = self._free_name(candidates[0], port, chosen[port], named, taken)
+            name = name_in_variable(chosen[port] or "") or by_number[port][0].name
+            named[port] = _free_name(name, port, chosen[port], named, taken)
         for port, seen in by_number.items():
             self._add(named[port], port, chosen[port], seen, conflicts)
         self._remark_conflicts(conflicts)
@@ -155,23 +154,6 @@ class _Builder:
 
     def _is_usable(self, variable: str | None, conflicts: Mapping[str, object]) -> bool:
         return bool(variable) and not (variable in conflicts or reserved.objection(variable or ""))
-
-    def _free_name(
-        self, name: str, port: int, variable: str | None, named: dict[int, str], taken: set[str]
-    ) -> str:
-        if name in names.SERVICE_ACTIONS:
-            name = f"{name}_service"
-        if reserved.objection(_default_variable(name)):
-            name = f"port_{name}"
-        wanted = _default_variable(name)
-        if wanted in taken and wanted != variable:
-            name = f"{name}_host"
-            wanted = _default_variable(name)
-        while name in named.values() or (wanted in taken and variable != wanted):
-            name = f"{name}_{port}"
-            wanted = _default_variable(name)
-        taken.add(wanted)
-        return name
 
     def _add(
         self,
@@ -250,7 +232,8 @@ class _Builder:
     def _remark_conflicts(self, conflicts: Mapping[str, list[Sighting]]) -> None:
         exported = {port.base: port.exported for port in self._table.ports}
         for variable, seen in conflicts.items():
-            first, *others = [each for each in seen if each.port in exported] or seen[:1]
+            kept = [each for each in seen if each.port in exported]
+            first, *others = kept or seen
             elsewhere = " and ".join(f"{other.port} in {other.place}" for other in others)
             how = " or ".join(f"`{variable}=${exported[each.port]}`" for each in (first, *others))
             message = f"{variable} is {first.port} here and {elsewhere}: start each with its own"
@@ -262,6 +245,28 @@ class _Builder:
 
 def _default_variable(name: str) -> str:
     return f"{name.upper().replace('-', '_')}_PORT"
+
+
+def _free_name(
+    name: str, port: int, variable: str | None, named: Mapping[int, str], taken: set[str]
+) -> str:
+    """Return a name that no port has yet, and whose own variable, where it counts, is free."""
+
+    def is_taken() -> bool:
+        clash = variable is None and _default_variable(name) in taken
+        return clash or name in named.values()
+
+    if name in names.SERVICE_ACTIONS:
+        name = f"{name}_service"
+    if reserved.objection(_default_variable(name)):
+        name = f"port_{name}"
+    if name not in named.values() and is_taken():
+        name = f"{name}_host"
+    while is_taken():
+        name = f"{name}_{port}"
+    if variable is None:
+        taken.add(_default_variable(name))
+    return name
 
 
 def _fixed(sighting: Sighting, port: NamedPort) -> str:
