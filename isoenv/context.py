@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from isoenv import checkout, config, files, leasing, paths, presets, trust, userconfig
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from isoenv.models import Checkout, Config
+
+
+# What was parsed in this process, by the texts of its layers.
+_known: dict[tuple[str, ...], Config] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,20 @@ def find(caller: Caller) -> Context:
     by_program = not configured and caller.program == "sky"
     if not layers and (preset or by_program):
         layers = [_preset_layer(preset or "sky")]
-    settings = config.parse(layers, presets.text)
+    settings = _parsed(layers)
     project = Project(settings.project, settings.project) if settings.project else inferred
     watched = tuple(watched_files(caller, place))
     return Context(
         caller, found, base, project, settings, watched, configured, subjects, by_program
     )
+
+
+def _parsed(layers: list[config.Layer]) -> Config:
+    """Parse each text once: the checkouts of a project mostly have the same."""
+    texts = tuple(layer.text for layer in layers)
+    if texts not in _known:
+        _known[texts] = config.parse(layers, presets.text)
+    return replace(_known[texts], sources=tuple(layer.path for layer in layers))
 
 
 def config_files(base: str) -> tuple[str, str]:

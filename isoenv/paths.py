@@ -131,8 +131,17 @@ def touch(path: str) -> None:
 
 
 def make_private(directory: str) -> None:
-    """Make ``directory`` and what is missing above it, closed to other users."""
+    """Make ``directory`` and all that is missing above it, closed to other users."""
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    if parent != directory:
+        make_private(parent)
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(directory):
+            raise IsoenvError(f"{directory} is no directory: move it away") from None
     except OSError as error:
-        raise IsoenvError(f"cannot make {directory}: {error.strerror}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise IsoenvError(f"cannot make {directory}: {reason}") from None

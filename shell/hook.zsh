@@ -214,11 +214,12 @@ function __isoenv_read_record() {
 
 # Add an entry to the record: NAME, KIND, OLD and NEW.
 function __isoenv_record() {
-  \builtin local __isoenv_cell
-  for __isoenv_cell in "$@"; do
-    __isoenv_cell=${__isoenv_cell//$'\x1e'/$'\x1e0'}
-    __ISOENV_UNDO+=${__isoenv_cell//$'\x1f'/$'\x1e1'}$'\x1f'
-  done
+  \builtin local __isoenv_rs=$'\x1e' __isoenv_us=$'\x1f'
+  if [[ $3$4 == *[$'\x1e\x1f']* ]]; then
+    \builtin set -- "$1" "$2" "${3//$__isoenv_rs/${__isoenv_rs}0}" "${4//$__isoenv_rs/${__isoenv_rs}0}"
+    \builtin set -- "$1" "$2" "${3//$__isoenv_us/${__isoenv_rs}1}" "${4//$__isoenv_us/${__isoenv_rs}1}"
+  fi
+  __ISOENV_UNDO+=$1$__isoenv_us$2$__isoenv_us$3$__isoenv_us$4$__isoenv_us
 }
 
 # Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
@@ -235,17 +236,19 @@ function __isoenv_is_ours() {
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
-  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
-  for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
-    [[ $__isoenv_kind != p= ]] || \builtin continue
-    __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || \builtin continue
-    if [[ $__isoenv_kind == x? ]]; then
-      \builtin local "$__isoenv_name=$__isoenv_old"
-    else
-      \builtin local "$__isoenv_name"
-      \builtin unset "$__isoenv_name"
-    fi
-  done 2>/dev/null
+  if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ]]; then
+    \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
+    for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
+      [[ $__isoenv_kind != p= ]] || \builtin continue
+      __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || \builtin continue
+      if [[ $__isoenv_kind == x? ]]; then
+        \builtin local "$__isoenv_name=$__isoenv_old"
+      else
+        \builtin local "$__isoenv_name"
+        \builtin unset "$__isoenv_name"
+      fi
+    done 2>/dev/null
+  fi
   __isoenv_stale
 }
 
@@ -340,51 +343,40 @@ function __isoenv_do() {
 }
 
 function __isoenv_step() {
-  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_type=${(Pt)1}
-  case "$__isoenv_type" in
+  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_sign='~' __isoenv_type=${(Pt)1}
+  case $__isoenv_type in
     # What is put in a list, a number or what is cut to a width does not come out as it was.
     (array*|association*|integer*|float*|*-readonly*|*-left*|*-right*|*-lower*|*-upper*)
       __isoenv_say_once "isoenv: $1 is readonly or no plain variable here: left alone"
       \builtin return
       ;;
+    (*-export*) __isoenv_was=x __isoenv_old=${(P)1} ;;
+    (?*) __isoenv_was=s ;;
+    (*) __isoenv_sign=+ ;;
   esac
   if [[ $2 == p ]]; then
-    __isoenv_put_in_front "$1" "$3"
-    \builtin return
-  elif [[ $__isoenv_type == *-export* ]]; then
-    __isoenv_was=x __isoenv_old=${(P)1}
-  elif [[ -n $__isoenv_type ]]; then
-    __isoenv_was=s
-    \builtin typeset -g "__isoenv_old_$1=${(P)1}"
-  fi
-  if [[ $2 == - ]]; then
-    [[ -z $__isoenv_type ]] || __isoenv_note - "$1"
-    __isoenv_record "$1" "$__isoenv_was-" "$__isoenv_old" ''
-    \builtin unset "$1"
+    # Where entries are kept unique, one that is there already only moves, and is not ours.
+    [[ $__isoenv_type == *-unique* && :${(P)1-}: == *":$3:"* ]] || __isoenv_record "$1" p= '' "$3"
   else
-    if [[ -z $__isoenv_type ]]; then
-      __isoenv_note + "$1"
-    elif [[ ${(P)1} != "$3" ]]; then
-      __isoenv_note '~' "$1"
-    fi
-    __isoenv_record "$1" "$__isoenv_was=" "$__isoenv_old" "$3"
-    \builtin export "$1=$3"
+    [[ $__isoenv_was != s ]] || \builtin typeset -g "__isoenv_old_$1=${(P)1}"
+    __isoenv_record "$1" "$__isoenv_was$2" "$__isoenv_old" "$3"
   fi
-}
-
-function __isoenv_put_in_front() {
-  if (( ! ${(P)+1} )); then
-    __isoenv_note + "$1"
-    __isoenv_record "$1" p= '' "$2"
-    \builtin export "$1=$2"
-    \builtin return
-  fi
-  __isoenv_note '~' "$1"
-  # Where entries are kept unique, one that is there already only moves, and is not ours.
-  if [[ ${(Pt)1} != *-unique* || :${(P)1}: != *":$2:"* ]]; then
-    __isoenv_record "$1" p= '' "$2"
-  fi
-  : ${(P)1::=$2:${(P)1}}
+  case $__isoenv_was$2 in
+    (up) \builtin export "$1=$3" ;;
+    (?p) : ${(P)1::=$3:${(P)1}} ;;
+    (?=)
+      [[ $__isoenv_was == u || ${(P)1} != "$3" ]] || __isoenv_sign=''
+      \builtin export "$1=$3"
+      ;;
+    (u-) __isoenv_sign='' ;;
+    (?-)
+      __isoenv_sign=-
+      \builtin unset "$1"
+      ;;
+  esac
+  # Of isoenv's own people need no word.
+  [[ -z $__isoenv_sign || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
+    __isoenv_notes+=("$__isoenv_sign$1")
 }
 
 # =============================================================================
@@ -402,11 +394,6 @@ function __isoenv_say_once() {
   [[ $__isoenv_said != *$'\x1f'"$1"$'\x1e'"${2-}"$'\x1f'* ]] || \builtin return 0
   __isoenv_said+=$'\x1f'$1$'\x1e'${2-}$'\x1f'
   __isoenv_say "$1"
-}
-
-# Note a variable for the line that tells of a load, unless it is isoenv's own.
-function __isoenv_note() {
-  [[ $2 == ISOENV_* || $2 == __ISOENV_* ]] || __isoenv_notes+=("$1$2")
 }
 
 # Say what was loaded, as `isoenv.envdiff.summary` does.

@@ -233,11 +233,11 @@ class _Builder:
         exported = {port.base: port.exported for port in self._table.ports}
         for variable, seen in conflicts.items():
             kept = [each for each in seen if each.port in exported]
-            first, *others = kept or seen
-            elsewhere = " and ".join(f"{other.port} in {other.place}" for other in others)
-            how = " or ".join(f"`{variable}=${exported[each.port]}`" for each in (first, *others))
-            message = f"{variable} is {first.port} here and {elsewhere}: start each with its own"
-            self._remark(first.place, f"{message}, {how}")
+            how = " or ".join(f"`{variable}=${exported[each.port]}`" for each in kept)
+            elsewhere = " and ".join(f"{other.port} in {other.place}" for other in kept[1:])
+            if elsewhere:
+                message = f"{variable} is {kept[0].port} here and {elsewhere}"
+                self._remark(kept[0].place, f"{message}: start each with its own, {how}")
 
     def _remark(self, place: Place, message: str) -> None:
         self._table.remarks.append(Remark(place, message))
