@@ -339,7 +339,7 @@ __isoenv_python() {
       *) __isoenv_path=. ;;
     esac
     [ ! -x "$__isoenv_path/isoenv-python" ] || exec "$__isoenv_path/isoenv-python" "$@"
-    # Beside the link, as pipx and uv put it, or beside what it points to.
+    # Beside the link, where uv puts another, or beside what it points to, as with pipx.
     [ -h "$__isoenv_self" ] || break
     __isoenv_rest=$(command -p readlink "$__isoenv_self" && echo .) || break
     __isoenv_rest=${__isoenv_rest%??}

@@ -310,6 +310,14 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     assert "\x1b" not in proposed.text
 
 
+def test_more_than_a_person_would_keep_is_left_out(made: Callable[..., proposal.Proposal]) -> None:
+    rows = [f"V{number:03}=localhost:80\n" for number in range(300)]
+    found = tables(
+        made({".env": "".join(["HTTP_PORT=80\n", f"{'X' * 101}=localhost:80\n", *rows])})
+    )
+    assert list(found["env"]) == [f"V{number:03}" for number in range(200)]
+
+
 def test_settings_without_end_end(made: Callable[..., proposal.Proposal]) -> None:
     many = "".join(
         f"A{number}_PORT={number}\nU{number}=localhost:{number}\n" for number in range(1, 5000)
@@ -318,6 +326,7 @@ def test_settings_without_end_end(made: Callable[..., proposal.Proposal]) -> Non
     twice = "".join(f"PORT_X{number}={number}\n" for number in range(1000, 1500))
     again = "".join(f"PORT_X{number}={number + 1}\n" for number in range(1000, 1500))
     proposed = made({".env": many, "a/.env": long, "b/.env": twice, "c/.env": again})
+    assert "_URL" * 99 not in proposed.text
     found = tables(proposed)
     assert len(found["ports"]) <= 100
     assert len(proposed.text) < 1 << 20
