@@ -5,7 +5,7 @@ PYTEST_ARGS ?=
 ROUNDS ?= 10
 
 BIN := .venv/bin
-BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(wildcard scripts/*) .ci/run
+BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(filter-out %.py,$(wildcard scripts/*)) .ci/run
 PACKAGES := git zsh fish direnv shellcheck strace
 
 MAKEFLAGS += --no-print-directory
@@ -33,7 +33,7 @@ lint: .venv/dev  ## check style, types and shell scripts
 	@echo "zsh -n"; for file in $(wildcard shell/*.zsh); do zsh -n $$file || exit 1; done
 	@echo "fish --no-execute"; for file in $(wildcard shell/*.fish); do fish --no-execute $$file || exit 1; done
 	@echo "completions"; scripts/completions --check
-	@echo "README.md"; scripts/readme --check
+	@echo "README.md"; $(BIN)/python scripts/readme.py --check
 
 bench: .venv/dev  ## measure, side by side with direnv and mise
 	@if [ -x bench/run ]; then bench/run; else echo "there is no bench/run"; fi
@@ -42,7 +42,7 @@ completions: .venv/base  ## write completions/ anew
 	@echo "completions"; scripts/completions
 
 readme: .venv/base  ## run the transcripts of README.md anew
-	@scripts/readme
+	@$(BIN)/python scripts/readme.py
 
 soak: .venv/dev  ## run the tests ROUNDS times over, each time on other random input
 	@scripts/packages $(PACKAGES)

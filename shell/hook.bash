@@ -16,6 +16,7 @@ __isoenv_here=                # the checkout that was found for it
 __isoenv_base=                # the one that is settled: __isoenv_stale is about it
 __isoenv_failed=              # the one whose environment could not be computed,
 __isoenv_failed_input=        # and what it was to be computed from
+__isoenv_again=               # 1 in `isoenv reload`: compute it even when it seems fresh
 __isoenv_said=                # the lines that are said once
 # What `exec 3 bash` has loaded stays outside of any checkout too.
 __isoenv_pinned=${__ISOENV_PIN:+${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}}
@@ -31,9 +32,20 @@ __isoenv_root='' __isoenv_label='' __isoenv_message='' __isoenv_use='' __isoenv_
 # also around the name where `set -k` may be in force.
 
 function _isoenv_hook() {
-  \builtin local "__isoenv_status=$?"
+  \builtin local "__isoenv_status=$?" __isoenv_directory
   if [[ -z ${__isoenv_off} ]]; then
-    __isoenv_walk
+    if [ "${PWD-}" != "${__isoenv_pwd}" ] ||
+      [[ -n ${__isoenv_linked} && ! . -ef ${__isoenv_linked} ]]; then
+      __isoenv_locate
+    fi
+    # Upwards to the checkout, as `isoenv.launch.base_of` goes.
+    __isoenv_here=''
+    for __isoenv_directory in "${__isoenv_way[@]}"; do
+      if [[ -e ${__isoenv_directory}/.git || -e ${__isoenv_directory}/isoenv.toml ]]; then
+        __isoenv_here=${__isoenv_directory:-/}
+        \builtin break
+      fi
+    done
     if [ "${__isoenv_here}" != "${__isoenv_base}" ]; then
       __isoenv_change || :
     elif [[ -n ${__isoenv_here} ]]; then
@@ -45,22 +57,6 @@ function _isoenv_hook() {
   fi
   # The next prompt function sees the user's own status, but errexit would end the shell by it.
   [[ $- == *e* ]] || \builtin return "${__isoenv_status}"
-}
-
-# Find the checkout: upwards from $PWD, as `isoenv.launch.base_of` does.
-function __isoenv_walk() {
-  if [ "${PWD-}" != "${__isoenv_pwd}" ] ||
-    [[ -n ${__isoenv_linked} && ! . -ef ${__isoenv_linked} ]]; then
-    __isoenv_locate
-  fi
-  \builtin local __isoenv_directory
-  for __isoenv_directory in "${__isoenv_way[@]}"; do
-    if [[ -e ${__isoenv_directory}/.git || -e ${__isoenv_directory}/isoenv.toml ]]; then
-      __isoenv_here=${__isoenv_directory:-/}
-      \builtin return
-    fi
-  done
-  __isoenv_here=''
 }
 
 # Find the physical directory of $PWD and all above it. Where a component is a symbolic link, that
@@ -95,34 +91,33 @@ function __isoenv_climb() {
 # A change: another checkout, another state of its files, or none any more.
 #
 
-# Settle what belongs to ${__isoenv_here}. $1: `again`, to compute it even when it seems fresh, or
-# `off`, to leave whatever is loaded.
+# Settle what belongs to ${__isoenv_here}: nothing, after `isoenv off`.
 function __isoenv_change() {
   \builtin local -
   \builtin set -f +aeukET
   \builtin local __isoenv_cells __isoenv_steps __isoenv_notes
   __isoenv_cells=() __isoenv_steps=() __isoenv_notes=()
   # A directory that was deleted under the shell says nothing about where the user wants to be.
-  [[ -d ${PWD-} || ${1-} == off ]] || \builtin return 1
+  [[ -d ${PWD-} || -n ${__isoenv_off} ]] || \builtin return 1
   __isoenv_read_record
-  if [[ -z ${__isoenv_here} || ${1-} == off ]]; then
+  if [[ -z ${__isoenv_here} || -n ${__isoenv_off} ]]; then
     __isoenv_base='' __isoenv_failed=''
-    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "${__isoenv_pinned}" && ${1-} != off ]] ||
+    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "${__isoenv_pinned}" && -z ${__isoenv_off} ]] ||
       __isoenv_leave
     \builtin return 0
   fi
-  if [[ ${1-} != again ]] && [ "${__isoenv_here}" = "${__isoenv_failed}" ]; then
+  if [ "${__isoenv_here}" = "${__isoenv_failed}" ]; then
     \builtin local __isoenv_input
     __isoenv_read_input
     [ "${__isoenv_input}" != "${__isoenv_failed_input}" ] || \builtin return 1
   fi
   # Until this is through, what was settled before is overwritten.
   __isoenv_base=''
-  if [[ ${1-} == again ]] || ! __isoenv_find; then
+  if [[ -n ${__isoenv_again} ]] || ! __isoenv_find; then
     __isoenv_compute || \builtin return 1
   fi
   __isoenv_failed=''
-  __isoenv_settle "${1-}"
+  __isoenv_settle
   __isoenv_base=${__isoenv_here}
 }
 
@@ -171,7 +166,7 @@ function __isoenv_settle() {
   fi
   __isoenv_load
   if __isoenv_is_loaded; then
-    [[ ${1-} == again ]] || \builtin return 0
+    [[ -n ${__isoenv_again} ]] || \builtin return 0
     \builtin local __isoenv_is_same=1
   fi
   __isoenv_undo
@@ -236,33 +231,21 @@ function __isoenv_read_record() {
   __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
 }
 
-# Add an entry to the record: NAME, KIND, OLD and NEW.
-function __isoenv_record() {
-  if [[ $3$4 == *[$'\x1e\x1f']* ]]; then
-    \builtin set -- "$1" "$2" "${3//$'\x1e'/$'\x1e0'}" "${4//$'\x1e'/$'\x1e0'}"
-    \builtin set -- "$1" "$2" "${3//$'\x1f'/$'\x1e1'}" "${4//$'\x1f'/$'\x1e1'}"
-  fi
-  __ISOENV_UNDO+=$1$'\x1f'$2$'\x1f'$3$'\x1f'$4$'\x1f'
-}
-
-# Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
-function __isoenv_is_ours() {
-  [[ $1 == __ISOENV_* ]] && \builtin return
-  if [[ $2 == ?= ]]; then
-    [ "${!1-}" = "$3" ] && [[ -n ${!1+x} ]]
-  else
-    [[ -z ${!1+x} ]]
-  fi
+# Make a value fit into a cell.
+function __isoenv_escape() {
+  \builtin local __isoenv_cell="${!1//$'\x1e'/$'\x1e0'}"
+  \builtin printf -v "$1" %s "${__isoenv_cell//$'\x1f'/$'\x1e1'}"
 }
 
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
   if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ]]; then
-    \builtin local __isoenv_index
+    \builtin local __isoenv_index __isoenv_now
     for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
       \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
-      if [[ $2 != p= ]] && __isoenv_is_ours "$1" "$2" "$4"; then
+      __isoenv_now=${!1+1}${2:1}${!1-}
+      if [[ $2 != p= ]] && { [ "${__isoenv_now}" = "1=$4" ] || [ "${__isoenv_now}" = - ]; }; then
         \builtin local "$1" || \builtin continue
         \builtin unset -v "$1"
         [[ $2 != x? ]] || \builtin printf -v "$1" %s "$3"
@@ -272,29 +255,27 @@ function __isoenv_stale_without_ours() {
   __isoenv_stale
 }
 
-# Take back what the record says, but not what the user has changed since.
+# Take back what the record says: a variable that still is what isoenv has made of it, or that is
+# isoenv's own. Any other is the user's by now.
 function __isoenv_undo() {
-  \builtin local __isoenv_index __isoenv_old
+  \builtin local __isoenv_index __isoenv_kept __isoenv_now
   for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
     \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
-    case $2 in
-      p=)
-        __isoenv_remove "$1" "$4"
-        \builtin continue
-        ;;
-      s?) __isoenv_old=__isoenv_old_$1 ;;
-      *) __isoenv_old='' ;;
-    esac
-    if __isoenv_is_ours "$1" "$2" "$4"; then
-      if [[ $2 == x? ]]; then
-        \builtin export "$1=$3"
-      elif [[ -n ${__isoenv_old} && -n ${!__isoenv_old+x} ]]; then
-        \builtin export -n "$1=${!__isoenv_old}"
-      else
-        \builtin unset -v "$1"
-      fi
+    __isoenv_kept=__isoenv_old_$1
+    __isoenv_now=${!1+1}${2:1}${!1-}
+    if [[ $2 == p= ]]; then
+      __isoenv_remove "$1" "$4"
+    elif [ "${__isoenv_now}" = "1=$4" ] || [ "${__isoenv_now}" = - ] || [[ $1 == __ISOENV_* ]]; then
+      case $2 in
+        x?) \builtin export "$1=$3" ;;
+        u?) \builtin unset -v "$1" ;;
+        *)
+          \builtin unset -v "$1"
+          [[ -z ${!__isoenv_kept+x} ]] || \builtin printf -v "$1" %s "${!__isoenv_kept}"
+          ;;
+      esac
     fi
-    [[ -z ${__isoenv_old} ]] || \builtin unset -v "${__isoenv_old}"
+    [[ $2 != s? ]] || \builtin unset -v "${__isoenv_kept}"
   done 2>/dev/null
   \builtin unset -v __ISOENV_UNDO
   __isoenv_cells=()
@@ -364,56 +345,58 @@ function __isoenv_is_loaded() {
 
 # Take the steps. Each is on record before it is taken, so that an interrupt leaves none behind.
 function __isoenv_do() {
-  \builtin local __isoenv_index __isoenv_name __isoenv_skipped
-  __isoenv_skipped=()
-  \builtin export __ISOENV_UNDO=''
-  __isoenv_record '' r= '' "${__isoenv_root}"
+  \builtin local __isoenv_index __isoenv_was __isoenv_old __isoenv_new __isoenv_sign __isoenv_name
+  \builtin local __isoenv_skipped
+  __isoenv_skipped=() __isoenv_new=${__isoenv_root}
+  [[ ${__isoenv_new} != *[$'\x1e\x1f']* ]] || __isoenv_escape __isoenv_new
+  \builtin export __ISOENV_UNDO=$'\x1f'r=$'\x1f\x1f'"${__isoenv_new}"$'\x1f'
   for ((__isoenv_index = 0; __isoenv_index < ${#__isoenv_steps[@]}; __isoenv_index += 3)); do
-    __isoenv_step "${__isoenv_steps[@]:__isoenv_index:3}"
-  done 2>/dev/null
-  for __isoenv_name in "${__isoenv_skipped[@]}"; do
-    __isoenv_say_once "isoenv: ${__isoenv_name} is readonly or no plain variable here: left alone"
-  done
-}
-
-function __isoenv_step() {
-  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_sign=+
-  if [[ -n ${!1+x} ]]; then
-    case ${!1@a} in
-      *[!xt]*)
+    \builtin set -- "${__isoenv_steps[@]:__isoenv_index:3}"
+    __isoenv_was=u __isoenv_old='' __isoenv_new=$3 __isoenv_sign='~'
+    case ${!1+${!1@a}=} in
+      '') __isoenv_sign=+ ;;
+      *[!xt=]*)
         __isoenv_skipped+=("$1")
-        \builtin return
+        \builtin continue
         ;;
       *x*) __isoenv_was=x __isoenv_old=${!1} ;;
       *) __isoenv_was=s ;;
     esac
-    __isoenv_sign='~'
-  fi
-  case $2 in
-    p)
-      __isoenv_record "$1" p= '' "$3"
-      if [[ ${__isoenv_was} == u ]]; then
+    case ${__isoenv_was}$2 in
+      u-) __isoenv_sign='' ;;
+      ?-) __isoenv_sign=- ;;
+      [sx]=) [ "${!1}" != "$3" ] || __isoenv_sign='' ;;
+    esac
+    # Of isoenv's own people need no word.
+    [[ -z ${__isoenv_sign} || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
+      __isoenv_notes+=("${__isoenv_sign}$1")
+    [[ ${__isoenv_was}$2 != s[=-] ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
+    if [[ ${__isoenv_old}${__isoenv_new} == *[$'\x1e\x1f']* ]]; then
+      __isoenv_escape __isoenv_old
+      __isoenv_escape __isoenv_new
+    fi
+    case $2 in
+      =)
+        __ISOENV_UNDO+=$1$'\x1f'${__isoenv_was}=$'\x1f'${__isoenv_old}$'\x1f'${__isoenv_new}$'\x1f'
         \builtin export "$1=$3"
-      else
-        \builtin printf -v "$1" %s "$3:${!1}"
-      fi
-      ;;
-    =)
-      [ "${!1-}" != "$3" ] || [[ ${__isoenv_was} == u ]] || __isoenv_sign=''
-      [[ ${__isoenv_was} != s ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
-      __isoenv_record "$1" "${__isoenv_was}=" "${__isoenv_old}" "$3"
-      \builtin export "$1=$3" || __isoenv_skipped+=("$1")
-      ;;
-    -)
-      [[ ${__isoenv_was} != s ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
-      [[ ${__isoenv_was} == u ]] && __isoenv_sign='' || __isoenv_sign=-
-      __isoenv_record "$1" "${__isoenv_was}-" "${__isoenv_old}" ''
-      \builtin unset -v "$1" || __isoenv_skipped+=("$1")
-      ;;
-  esac
-  # Of isoenv's own people need no word.
-  [[ -z ${__isoenv_sign} || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
-    __isoenv_notes+=("${__isoenv_sign}$1")
+        ;;
+      -)
+        __ISOENV_UNDO+=$1$'\x1f'${__isoenv_was}-$'\x1f'${__isoenv_old}$'\x1f\x1f'
+        \builtin unset -v "$1"
+        ;;
+      p)
+        __ISOENV_UNDO+=$1$'\x1f'p=$'\x1f\x1f'${__isoenv_new}$'\x1f'
+        if [[ ${__isoenv_was} == u ]]; then
+          \builtin export "$1=$3"
+        else
+          \builtin printf -v "$1" %s "$3:${!1}"
+        fi
+        ;;
+    esac || __isoenv_skipped+=("$1")
+  done 2>/dev/null
+  for __isoenv_name in "${__isoenv_skipped[@]}"; do
+    __isoenv_say_once "isoenv: ${__isoenv_name} is readonly or no plain variable here: left alone"
+  done
 }
 
 # =============================================================================
@@ -484,12 +467,13 @@ function isoenv() {
       ;;
     1:off)
       __isoenv_off=1
-      __isoenv_change off
+      __isoenv_change
       ;;
     1:reload)
-      __isoenv_off=''
-      __isoenv_walk
-      __isoenv_change again
+      __isoenv_off='' __isoenv_failed='' __isoenv_base='' __isoenv_again=1
+      _isoenv_hook
+      __isoenv_again=''
+      [ "${__isoenv_base}" = "${__isoenv_here}" ]
       ;;
     *)
       "${__isoenv_command}" "$@" || __isoenv_status=$?

@@ -16,6 +16,7 @@
 \builtin typeset -g __isoenv_base=''              # the one that is settled: __isoenv_stale is about it
 \builtin typeset -g __isoenv_failed=''            # the one whose environment could not be computed,
 \builtin typeset -g __isoenv_failed_input=''      # and what it was to be computed from
+\builtin typeset -g __isoenv_again=''             # 1 in `isoenv reload`: compute even what seems fresh
 \builtin typeset -g __isoenv_said=''              # the lines that are said once
 # What `exec 3 zsh` has loaded stays outside of any checkout too.
 \builtin typeset -g __isoenv_pinned="${__ISOENV_PIN:+${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}}"
@@ -32,30 +33,26 @@
 function _isoenv_hook() {
   # While completing, a directory is looked into, not changed to.
   [[ -z "${__isoenv_off}" && -z "${compstate+x}" ]] || \builtin return 0
-  __isoenv_walk
-  if [[ "${__isoenv_here}" != "${__isoenv_base}" ]]; then
-    __isoenv_change || :
-  elif [[ -n "${__isoenv_here}" ]]; then
-    ! __isoenv_stale || __isoenv_change || :
-  elif [[ -n "${__ISOENV_UNDO-}" && "${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}" != "${__isoenv_pinned}" ]]; then
-    __isoenv_change || :
-  fi
-}
-
-# Find the checkout: upwards from $PWD, as `isoenv.launch.base_of` does.
-function __isoenv_walk() {
   if [[ "${PWD}" != "${__isoenv_pwd}" || \
     -n "${__isoenv_linked}" && ! . -ef "${__isoenv_linked}" ]]; then
     __isoenv_locate
   fi
+  # Upwards to the checkout, as `isoenv.launch.base_of` goes.
   \builtin local __isoenv_directory
+  \builtin typeset -g __isoenv_here=''
   for __isoenv_directory in "${__isoenv_way[@]}"; do
     if [[ -e "${__isoenv_directory}/.git" || -e "${__isoenv_directory}/isoenv.toml" ]]; then
       \builtin typeset -g __isoenv_here="${__isoenv_directory:-/}"
-      \builtin return
+      \builtin break
     fi
   done
-  \builtin typeset -g __isoenv_here=''
+  if [[ "${__isoenv_here}" != "${__isoenv_base}" ]]; then
+    __isoenv_change || :
+  elif [[ -n "${__isoenv_here}" ]]; then
+    ! __isoenv_stale || __isoenv_change || :
+  elif [[ -n "${__ISOENV_UNDO-}" ]]; then
+    [[ "${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}" == "${__isoenv_pinned}" ]] || __isoenv_change || :
+  fi
 }
 
 # Find the physical directory of $PWD and all above it.
@@ -77,8 +74,7 @@ function __isoenv_locate() {
 # A change: another checkout, another state of its files, or none any more.
 #
 
-# Settle what belongs to $__isoenv_here. $1: `again`, to compute it even when it seems fresh, or
-# `off`, to leave whatever is loaded.
+# Settle what belongs to $__isoenv_here: nothing, after `isoenv off`.
 function __isoenv_change() {
   \builtin emulate -L zsh
   # Bytes are no characters here, no word of a generated script is an alias, and nothing is printed
@@ -86,26 +82,26 @@ function __isoenv_change() {
   \builtin setopt no_aliases no_multibyte typeset_silent
   \builtin local -a __isoenv_cells __isoenv_steps __isoenv_notes
   # A directory that was deleted under the shell says nothing about where the user wants to be.
-  [[ -d $PWD || ${1-} == off ]] || \builtin return 1
+  [[ -d $PWD || -n $__isoenv_off ]] || \builtin return 1
   __isoenv_read_record
-  if [[ -z $__isoenv_here || ${1-} == off ]]; then
+  if [[ -z $__isoenv_here || -n $__isoenv_off ]]; then
     __isoenv_base='' __isoenv_failed=''
-    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "$__isoenv_pinned" && ${1-} != off ]] ||
+    [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "$__isoenv_pinned" && -z $__isoenv_off ]] ||
       __isoenv_leave
     \builtin return 0
   fi
-  if [[ ${1-} != again && $__isoenv_here == "$__isoenv_failed" ]]; then
+  if [[ $__isoenv_here == "$__isoenv_failed" ]]; then
     \builtin local __isoenv_input
     __isoenv_read_input
     [[ $__isoenv_input != "$__isoenv_failed_input" ]] || \builtin return 1
   fi
   # Until this is through, what was settled before is overwritten.
   __isoenv_base=''
-  if [[ ${1-} == again ]] || ! __isoenv_find; then
+  if [[ -n $__isoenv_again ]] || ! __isoenv_find; then
     __isoenv_compute || \builtin return 1
   fi
   __isoenv_failed=''
-  __isoenv_settle "${1-}"
+  __isoenv_settle
   __isoenv_base=$__isoenv_here
 }
 
@@ -152,7 +148,7 @@ function __isoenv_settle() {
   fi
   __isoenv_load
   if __isoenv_is_loaded; then
-    [[ ${1-} == again ]] || \builtin return 0
+    [[ -n $__isoenv_again ]] || \builtin return 0
     \builtin local __isoenv_is_same=1
   fi
   __isoenv_undo
@@ -212,35 +208,22 @@ function __isoenv_read_record() {
   __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
 }
 
-# Add an entry to the record: NAME, KIND, OLD and NEW.
-function __isoenv_record() {
+# Make a value fit into a cell.
+function __isoenv_escape() {
   \builtin local __isoenv_rs=$'\x1e' __isoenv_us=$'\x1f'
-  if [[ $3$4 == *[$'\x1e\x1f']* ]]; then
-    \builtin set -- "$1" "$2" "${3//$__isoenv_rs/${__isoenv_rs}0}" "${4//$__isoenv_rs/${__isoenv_rs}0}"
-    \builtin set -- "$1" "$2" "${3//$__isoenv_us/${__isoenv_rs}1}" "${4//$__isoenv_us/${__isoenv_rs}1}"
-  fi
-  __ISOENV_UNDO+=$1$__isoenv_us$2$__isoenv_us$3$__isoenv_us$4$__isoenv_us
-}
-
-# Whether a variable, by its NAME, KIND and NEW, still is what isoenv has made of it.
-function __isoenv_is_ours() {
-  if [[ $1 == __ISOENV_* ]]; then
-    \builtin return 0
-  elif [[ $2 == ?- ]]; then
-    (( ! ${(P)+1} ))
-  else
-    (( ${(P)+1} )) && [[ ${(P)1} == "$3" ]]
-  fi
+  REPLY=${1//$__isoenv_rs/${__isoenv_rs}0}
+  REPLY=${REPLY//$__isoenv_us/${__isoenv_rs}1}
 }
 
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
   if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ]]; then
-    \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new
+    \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_now
     for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
       [[ $__isoenv_kind != p= ]] || \builtin continue
-      __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new" || \builtin continue
+      __isoenv_now=${(P)+__isoenv_name}${__isoenv_kind#?}${(P)__isoenv_name-}
+      [[ $__isoenv_now == "1=$__isoenv_new" || $__isoenv_now == 0- ]] || \builtin continue
       if [[ $__isoenv_kind == x? ]]; then
         \builtin local "$__isoenv_name=$__isoenv_old"
       else
@@ -252,21 +235,28 @@ function __isoenv_stale_without_ours() {
   __isoenv_stale
 }
 
-# Take back what the record says, but not what the user has changed since.
+# Take back what the record says: a variable that still is what isoenv has made of it, or that is
+# isoenv's own. Any other is the user's by now.
 function __isoenv_undo() {
-  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_kept
+  \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_kept __isoenv_now
   for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
     __isoenv_kept=__isoenv_old_$__isoenv_name
+    __isoenv_now=${(P)+__isoenv_name}${__isoenv_kind#?}${(P)__isoenv_name-}
     if [[ $__isoenv_kind == p= ]]; then
       __isoenv_remove "$__isoenv_name" "$__isoenv_new"
-    elif __isoenv_is_ours "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new"; then
-      if [[ $__isoenv_kind == x? ]]; then
-        \builtin export "$__isoenv_name=$__isoenv_old"
-      elif [[ $__isoenv_kind == s? ]] && (( ${(P)+__isoenv_kept} )); then
-        \builtin typeset -g +x "$__isoenv_name=${(P)__isoenv_kept}"
-      else
-        \builtin unset "$__isoenv_name"
-      fi
+    elif [[ $__isoenv_now == "1=$__isoenv_new" || $__isoenv_now == 0- || \
+      $__isoenv_name == __ISOENV_* ]]; then
+      case $__isoenv_kind in
+        (x?) \builtin export "$__isoenv_name=$__isoenv_old" ;;
+        (u?) \builtin unset "$__isoenv_name" ;;
+        (*)
+          if (( ${(P)+__isoenv_kept} )); then
+            \builtin typeset -g +x "$__isoenv_name=${(P)__isoenv_kept}"
+          else
+            \builtin unset "$__isoenv_name"
+          fi
+          ;;
+      esac
     fi
     [[ $__isoenv_kind != s? ]] || \builtin unset "$__isoenv_kept"
   done 2>/dev/null
@@ -334,49 +324,63 @@ function __isoenv_is_loaded() {
 
 # Take the steps. Each is on record before it is taken, so that an interrupt leaves none behind.
 function __isoenv_do() {
-  \builtin local __isoenv_name __isoenv_kind __isoenv_new
-  \builtin export __ISOENV_UNDO=''
-  __isoenv_record '' r= '' "$__isoenv_root"
+  \builtin local __isoenv_name __isoenv_kind __isoenv_new __isoenv_was __isoenv_old __isoenv_sign
+  \builtin local __isoenv_type __isoenv_us=$'\x1f' REPLY
+  __isoenv_escape "$__isoenv_root"
+  \builtin export __ISOENV_UNDO=$'\x1fr=\x1f\x1f'$REPLY$__isoenv_us
   for __isoenv_name __isoenv_kind __isoenv_new in "${(@)__isoenv_steps}"; do
-    __isoenv_step "$__isoenv_name" "$__isoenv_kind" "$__isoenv_new"
+    __isoenv_was=u __isoenv_old='' __isoenv_sign='~' __isoenv_type=${(Pt)__isoenv_name}
+    case $__isoenv_type in
+      ('') __isoenv_sign=+ ;;
+      # What is put in a list, a number or what is cut to a width does not come out as it was.
+      (array*|association*|integer*|float*|*-readonly*|*-left*|*-right*|*-lower*|*-upper*)
+        __isoenv_say_once \
+          "isoenv: $__isoenv_name is readonly or no plain variable here: left alone"
+        \builtin continue
+        ;;
+      (*-export*) __isoenv_was=x __isoenv_old=${(P)__isoenv_name} ;;
+      (*) __isoenv_was=s ;;
+    esac
+    case $__isoenv_was$__isoenv_kind in
+      (u-) __isoenv_sign='' ;;
+      (?-) __isoenv_sign=- ;;
+      ([sx]=) [[ ${(P)__isoenv_name} != "$__isoenv_new" ]] || __isoenv_sign='' ;;
+    esac
+    # Of isoenv's own people need no word.
+    [[ -z $__isoenv_sign || $__isoenv_name == ISOENV_* || $__isoenv_name == __ISOENV_* ]] ||
+      __isoenv_notes+=("$__isoenv_sign$__isoenv_name")
+    [[ $__isoenv_was$__isoenv_kind != s[=-] ]] ||
+      \builtin typeset -g "__isoenv_old_$__isoenv_name=${(P)__isoenv_name}"
+    if [[ $__isoenv_kind != p ]]; then
+      __isoenv_was+=$__isoenv_kind
+    elif [[ $__isoenv_type != *-unique* || :${(P)__isoenv_name}: != *":$__isoenv_new:"* ]]; then
+      __isoenv_was=p= __isoenv_old=''
+    else
+      # Where entries are kept unique, one that is there already only moves, and is not ours.
+      __isoenv_was=''
+    fi
+    if [[ -n $__isoenv_was ]]; then
+      REPLY=$__isoenv_old$__isoenv_us$__isoenv_new
+      if [[ $__isoenv_old$__isoenv_new == *[$'\x1e\x1f']* ]]; then
+        __isoenv_escape "$__isoenv_old"
+        __isoenv_old=$REPLY
+        __isoenv_escape "$__isoenv_new"
+        REPLY=$__isoenv_old$__isoenv_us$REPLY
+      fi
+      __ISOENV_UNDO+=$__isoenv_name$__isoenv_us$__isoenv_was$__isoenv_us$REPLY$__isoenv_us
+    fi
+    case $__isoenv_kind in
+      (=) \builtin export "$__isoenv_name=$__isoenv_new" ;;
+      (-) \builtin unset "$__isoenv_name" ;;
+      (p)
+        if [[ -z $__isoenv_type ]]; then
+          \builtin export "$__isoenv_name=$__isoenv_new"
+        else
+          : ${(P)__isoenv_name::=$__isoenv_new:${(P)__isoenv_name}}
+        fi
+        ;;
+    esac
   done
-}
-
-function __isoenv_step() {
-  \builtin local __isoenv_was=u __isoenv_old='' __isoenv_sign='~' __isoenv_type=${(Pt)1}
-  case $__isoenv_type in
-    # What is put in a list, a number or what is cut to a width does not come out as it was.
-    (array*|association*|integer*|float*|*-readonly*|*-left*|*-right*|*-lower*|*-upper*)
-      __isoenv_say_once "isoenv: $1 is readonly or no plain variable here: left alone"
-      \builtin return
-      ;;
-    (*-export*) __isoenv_was=x __isoenv_old=${(P)1} ;;
-    (?*) __isoenv_was=s ;;
-    (*) __isoenv_sign=+ ;;
-  esac
-  if [[ $2 == p ]]; then
-    # Where entries are kept unique, one that is there already only moves, and is not ours.
-    [[ $__isoenv_type == *-unique* && :${(P)1-}: == *":$3:"* ]] || __isoenv_record "$1" p= '' "$3"
-  else
-    [[ $__isoenv_was != s ]] || \builtin typeset -g "__isoenv_old_$1=${(P)1}"
-    __isoenv_record "$1" "$__isoenv_was$2" "$__isoenv_old" "$3"
-  fi
-  case $__isoenv_was$2 in
-    (up) \builtin export "$1=$3" ;;
-    (?p) : ${(P)1::=$3:${(P)1}} ;;
-    (?=)
-      [[ $__isoenv_was == u || ${(P)1} != "$3" ]] || __isoenv_sign=''
-      \builtin export "$1=$3"
-      ;;
-    (u-) __isoenv_sign='' ;;
-    (?-)
-      __isoenv_sign=-
-      \builtin unset "$1"
-      ;;
-  esac
-  # Of isoenv's own people need no word.
-  [[ -z $__isoenv_sign || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
-    __isoenv_notes+=("$__isoenv_sign$1")
 }
 
 # =============================================================================
@@ -426,12 +430,13 @@ function isoenv() {
       ;;
     (1:off)
       \builtin typeset -g __isoenv_off=1
-      __isoenv_change off
+      __isoenv_change
       ;;
     (1:reload)
-      \builtin typeset -g __isoenv_off=''
-      __isoenv_walk
-      __isoenv_change again
+      \builtin typeset -g __isoenv_off='' __isoenv_failed='' __isoenv_base='' __isoenv_again=1
+      _isoenv_hook
+      \builtin typeset -g __isoenv_again=''
+      [[ "${__isoenv_base}" == "${__isoenv_here}" ]]
       ;;
     (*)
       \builtin local __isoenv_status=0

@@ -160,12 +160,7 @@ __isoenv_take_from_path() {
   __isoenv_path=:$PATH:
   IFS=:
   for __isoenv_name in $1; do
-    case $__isoenv_path in
-      *":$__isoenv_name:"*)
-        __isoenv_rest=${__isoenv_path#*":$__isoenv_name:"}
-        __isoenv_path=${__isoenv_path%%":$__isoenv_name:"*}:$__isoenv_rest
-        ;;
-    esac
+    __isoenv_cut "$__isoenv_name" || :
   done
   IFS=$__isoenv_ifs
   __isoenv_path=${__isoenv_path#:}
@@ -174,6 +169,12 @@ __isoenv_take_from_path() {
   else
     unset -v PATH
   fi
+}
+
+# ENTRY: cuts it out of __isoenv_path once. Fails if it is not in there.
+__isoenv_cut() {
+  case $__isoenv_path in *":$1:"*) ;; *) return 1 ;; esac
+  __isoenv_path=${__isoenv_path%%":$1:"*}:${__isoenv_path#*":$1:"}
 }
 
 # --- Into what is ready
@@ -239,29 +240,20 @@ __isoenv_exec() {
 
 # NAME: whether `exec` finds a program of that name.
 __isoenv_is_program() {
-  case $1 in
-    */*)
-      [ -f "$1" ] && [ -x "$1" ]
-      return
-      ;;
-  esac
-  IFS=:
-  for __isoenv_path in ${PATH-}; do
-    if [ -f "$__isoenv_path/$1" ] && [ -x "$__isoenv_path/$1" ]; then
-      IFS=$__isoenv_ifs
-      return
-    fi
+  case $1 in */*) [ -f "$1" ] && [ -x "$1" ] && return || return 1 ;; esac
+  __isoenv_rest=${PATH-}:
+  while [ -n "$__isoenv_rest" ]; do
+    __isoenv_path=${__isoenv_rest%%:*}/$1
+    __isoenv_rest=${__isoenv_rest#*:}
+    [ ! -f "$__isoenv_path" ] || [ ! -x "$__isoenv_path" ] || return 0
   done
-  IFS=$__isoenv_ifs
   return 1
 }
 
-# export bash|zsh: the difference, in an order in which a shell that fails in the middle can undo
-# the first half: the record is set before all else, and unset after it.
+# export bash|zsh: the difference. A shell that fails in the middle must be able to undo the first
+# half: the record is set before all else, and unset after it.
 __isoenv_export() {
   __isoenv_apply || return
-  __isoenv_out=
-  __isoenv_last=
   for __isoenv_name in $__isoenv_kept; do
     eval "__isoenv_old=\$__isoenv_had_$__isoenv_name\$__isoenv_was_$__isoenv_name \
       __isoenv_had=\${$__isoenv_name+x} __isoenv_now=\${$__isoenv_name-}"
@@ -281,23 +273,15 @@ __isoenv_export() {
 # export bash|zsh --no-diff: all of it, and PATH with the entries in front of the given one.
 __isoenv_export_plain() {
   __isoenv_restore
-  __isoenv_out=
+  __isoenv_path=:${PATH-}:
   __isoenv_set() { __isoenv_spell "$1" x "$2" && __isoenv_out=$__isoenv_out$__isoenv_word; }
   __isoenv_unset() { __isoenv_spell "$1" '' && __isoenv_out=$__isoenv_out$__isoenv_word; }
-  __isoenv_path=:${PATH-}:
   __isoenv_prepend() {
-    while :; do
-      case $__isoenv_path in *":$1:"*) ;; *) break ;; esac
-      __isoenv_path=${__isoenv_path%%":$1:"*}:${__isoenv_path#*":$1:"}
-    done
+    while __isoenv_cut "$1"; do :; done
     __isoenv_front=$1${__isoenv_front:+:$__isoenv_front}
   }
   __isoenv_load
-  if [ -n "$__isoenv_front" ]; then
-    __isoenv_path=${__isoenv_path%:}
-    __isoenv_spell PATH x "$__isoenv_front$__isoenv_path"
-    __isoenv_out=$__isoenv_out$__isoenv_word
-  fi
+  [ -z "$__isoenv_front" ] || __isoenv_set PATH "$__isoenv_front${__isoenv_path%:}"
   printf %s "$__isoenv_out"
   exit
 }

@@ -346,6 +346,7 @@ def test_a_checkout_that_remembers_a_slot_does_not_get_the_port_of_another_user(
     for file in (*first.state.glob("registry.db*"), *first.host.iterdir()):
         file.unlink()
     second.isoenv("port", "web", cwd=second.checkout("tree"))
+    first.isoenv("port", "web", cwd=first.home / "main")
     assert first.isoenv("port", "web", cwd=tree)[0] == f"{BASE + 2000}\n"
 
 

@@ -41,6 +41,7 @@ cd "$HOME"
 
 
 def main() -> None:
+    """Write README.md anew, or compare."""
     text = README.read_text(encoding="utf-8")
     blocks = [match[2] for match in BLOCK.finditer(text)]
     written = iter(run(blocks))
@@ -54,7 +55,9 @@ def main() -> None:
 
 def run(blocks: list[str]) -> list[str]:
     """Return the blocks with what their commands print now."""
-    commands = [[line[2:] for line in block.splitlines() if line.startswith("$ ")] for block in blocks]
+    commands = [
+        [line[2:] for line in block.splitlines() if line.startswith("$ ")] for block in blocks
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         home = os.path.realpath(scratch) + HOME
         os.makedirs(home)
@@ -79,7 +82,11 @@ def session(home: str, commands: list[str]) -> list[str]:
         "PATH": f"{home}/bin:{ROOT}/.venv/bin:{os.defpath}",
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "you@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **{
+            f"GIT_{who}_{what}": "you@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
     }
     done = subprocess.run(
         ["bash", "--norc", "--noprofile"],
