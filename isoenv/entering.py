@@ -45,7 +45,7 @@ def enter(
     # Made before the stamps are taken: a directory that appears is no change of an input.
     ready = _ready(selected, computed)
     ready.direnv = here.base is not None and _uses_direnv(f"{here.base}/.envrc")
-    if selected.own and here.base and not here.by_program:
+    if selected.own and here.base and not (here.by_program or caller.environ.get(instances.PIN)):
         generated.publish(paths.generated_dir(caller.state, here.base), ready)
     return selected, ready
 
@@ -60,6 +60,7 @@ def hook_code(caller: Caller, shell: str) -> str:
     if base is None:
         return ""
     directory = paths.generated_dir(caller.state, base)
+    pinned = caller.environ.get(instances.PIN, "").partition(":")[0]
     here = None
     try:
         here = context.find(caller)
@@ -68,10 +69,14 @@ def hook_code(caller: Caller, shell: str) -> str:
         else:
             with Registry(caller.state) as registry:
                 selected, ready = enter(caller, registry, None)
-            if not selected.own:
+            if not selected.own and not pinned:
                 directory = f"{directory}/@slot.{selected.slot}"
     except (ConfigError, NotTrustedError) as error:
         ready = _nothing(caller, base, here, f"isoenv: {error}")
+    if pinned.isdigit():
+        # A shell with a pin has a place of its own, whatever the pin means here: it and a shell
+        # without one would take each other's environment for stale.
+        directory = f"{directory}/@slot.{pinned}"
     generation = generated.publish(directory, ready)
     conditions = generated.conditions_of(ready, directory, generation)
     return generated.script(ready, "fish" if shell == "fish" else "sh", conditions)

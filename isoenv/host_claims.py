@@ -56,6 +56,7 @@ class HostClaims:
         self.state = os.path.realpath(state)
         self._notes: list[str] = []
         self._folder: int | None = None
+        self._greedy: set[int | None] | None = None
         self._is_broken = False
         # The name of this transaction's file, while it has one, and those of ports.
         self._draft: str | None = None
@@ -114,8 +115,10 @@ class HostClaims:
         reason = self.claim(port)
         if reason is None or self._folder is None:
             return reason
+        if self._greedy is None:
+            self._greedy = host_directory.greedy(self._folder, QUOTA)
         uid = host_directory.owner(self._folder, host_directory.name_of(port))
-        if uid is None or uid not in host_directory.greedy(self._folder, QUOTA):
+        if uid is None or uid not in self._greedy:
             return reason
         user = host_directory.user_name(uid)
         self._note(
@@ -132,11 +135,13 @@ class HostClaims:
         """
         if (folder := self._enter()) is not None:
             self._unlock(folder)
+            # One look at a file does for all of its names.
             kept: set[int] = set()
-            for name, port in list(host_directory.entries(folder)):
-                if port not in held:
+            for entry in list(host_directory.entries(folder)):
+                if entry.port not in held and entry.inode not in kept:
                     with contextlib.suppress(OSError):
-                        self._tidy(folder, name, kept, is_draft=port is None)
+                        if not self._tidy(folder, entry):
+                            kept.add(entry.inode)
         self._leave()
 
     def undo(self) -> None:
@@ -175,7 +180,7 @@ class HostClaims:
     def _leave(self) -> None:
         if self._folder is not None:
             os.close(self._folder)
-        self._folder, self._is_broken = None, False
+        self._folder, self._greedy, self._is_broken = None, None, False
 
     def _give_up(self, problem: str) -> None:
         """Go on without claims, and say why: once, until there is another reason."""
@@ -268,16 +273,16 @@ class HostClaims:
             os.close(own)
             raise FileNotFoundError(name)
 
-    def _tidy(self, folder: int, name: str, kept: set[int], *, is_draft: bool) -> None:
-        """Remove a name that no lease needs. One look at a file does for all of its names."""
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if status.st_uid != os.geteuid() or status.st_ino in kept:
-            return
-        if is_draft:
-            if time.time() - status.st_mtime > DRAFT_AGE:
-                os.unlink(name, dir_fd=folder)
-        elif not _remove(folder, name, self._is_left_over):
-            kept.add(status.st_ino)
+    def _tidy(self, folder: int, entry: host_directory.Entry) -> bool:
+        """Remove a name that no lease needs; return whether it was one."""
+        status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
+        if status.st_uid != os.geteuid():
+            return False
+        if entry.port is not None:
+            return _remove(folder, entry.name, self._is_left_over)
+        if time.time() - status.st_mtime > DRAFT_AGE:
+            os.unlink(entry.name, dir_fd=folder)
+        return True
 
     def _is_left_over(self, claim: Claim | None) -> bool:
         return claim is not None and (claim.state == self.state or _is_gone(claim))

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +29,14 @@ READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 def make(directory: str) -> None:
     """Make the directory where it is missing: by root for all users, by others for themselves."""
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(directory, 0o700)
-        if os.geteuid() == 0:
-            os.chmod(directory, 0o1777)  # noqa: S103  # as that of /tmp: sticky, and for all
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        folder = enter(directory)
+        os.fchmod(folder, 0o1777)
+        os.close(folder)
 
 
 def enter(directory: str) -> int:
@@ -63,20 +67,28 @@ def owner(folder: int, name: str) -> int | None:
         return None
 
 
-def entries(folder: int) -> Iterator[tuple[str, int | None]]:
-    """Yield the names that claim ports, with the port, and those of drafts, with None."""
+class Entry(NamedTuple):
+    """A name that claims a port, or for None that of a draft, and which file has it."""
+
+    name: str
+    port: int | None
+    inode: int
+
+
+def entries(folder: int) -> Iterator[Entry]:
+    """Yield the names of claims and drafts."""
     with os.scandir(folder) as found:
         for entry in islice(found, ENTRIES):
             text = entry.name.removeprefix(PREFIX)
             if entry.name.startswith(DRAFT):
-                yield entry.name, None
+                yield Entry(entry.name, None, entry.inode())
             elif text != entry.name and len(text) <= DIGITS and text.isascii() and text.isdigit():
-                yield entry.name, int(text)
+                yield Entry(entry.name, int(text), entry.inode())
 
 
 def greedy(folder: int, limit: int) -> set[int | None]:
     """Return the other users who claim more than ``limit`` ports."""
-    names = [name for name, port in entries(folder) if port is not None]
+    names = [entry.name for entry in entries(folder) if entry.port is not None]
     if len(names) <= limit:
         return set()
     counts = Counter(owner(folder, name) for name in names)

@@ -470,10 +470,19 @@ function isoenv() {
       __isoenv_change
       ;;
     1:reload)
-      __isoenv_off='' __isoenv_failed='' __isoenv_base='' __isoenv_again=1
+      \builtin local "__isoenv_again=1"
+      __isoenv_off='' __isoenv_failed='' __isoenv_base=''
       _isoenv_hook
-      __isoenv_again=''
       [ "${__isoenv_base}" = "${__isoenv_here}" ]
+      ;;
+    *:doctor)
+      # It cannot see from its own process how often the hook stands in the prompt.
+      \builtin local "__isoenv_rest=${PROMPT_COMMAND[*]-}" "__isoenv_times=0"
+      while [[ ${__isoenv_rest} == *_isoenv_hook* ]]; do
+        __isoenv_rest=${__isoenv_rest#*_isoenv_hook}
+        __isoenv_times=$((__isoenv_times + 1))
+      done
+      __ISOENV_HOOK=bash:${__isoenv_times} "${__isoenv_command}" "$@"
       ;;
     *)
       "${__isoenv_command}" "$@" || __isoenv_status=$?

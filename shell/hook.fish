@@ -36,6 +36,9 @@ function isoenv --description 'Give every checkout its own ports, names and dire
             set -g __isoenv_off
             set -g __isoenv_base unknown
             __isoenv_leave
+        case doctor 'doctor *'
+            # An event handler is registered once, however often it is defined.
+            __ISOENV_HOOK=fish:1 $__isoenv_command $argv
         case '*'
             $__isoenv_command $argv
     end

@@ -433,10 +433,16 @@ function isoenv() {
       __isoenv_change
       ;;
     (1:reload)
-      \builtin typeset -g __isoenv_off='' __isoenv_failed='' __isoenv_base='' __isoenv_again=1
+      \builtin local __isoenv_again=1
+      \builtin typeset -g __isoenv_off='' __isoenv_failed='' __isoenv_base=''
       _isoenv_hook
-      \builtin typeset -g __isoenv_again=''
       [[ "${__isoenv_base}" == "${__isoenv_here}" ]]
+      ;;
+    (*:doctor)
+      # It cannot see from its own process how often the hook stands in the prompt.
+      \builtin local -a __isoenv_times
+      __isoenv_times=("${(@M)precmd_functions:#_isoenv_hook}")
+      __ISOENV_HOOK="zsh:${#__isoenv_times}" "${__isoenv_command}" "$@"
       ;;
     (*)
       \builtin local __isoenv_status=0
@@ -459,4 +465,9 @@ function __isoenv_begin() {
   precmd_functions=(_isoenv_hook "${(@)precmd_functions:#_isoenv_hook}")
   chpwd_functions=(_isoenv_hook "${(@)chpwd_functions:#_isoenv_hook}")
 }
-__isoenv_begin
+
+if [[ "$ZSH_VERSION" == [0-4].* ]]; then
+  \builtin print -r -u2 -- "isoenv: zsh $ZSH_VERSION is too old for the hook: it takes 5.0"
+else
+  __isoenv_begin
+fi

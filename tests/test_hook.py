@@ -495,6 +495,11 @@ def test_the_next_prompt_function_sees_the_status_of_the_users_command(session: 
     assert [line for line in done.out if line != "then 0"] == ["then 3", "is 3", "then 4", "is 4"]
 
 
+def test_a_status_that_is_no_failure_does_not_end_a_strict_shell(session: Session) -> None:
+    done = session("set -eu", "! true", "echo alive", "false && true", "echo alive")
+    assert done.out == ["alive", "alive"]
+
+
 @pytest.mark.usefixtures("shop")
 def test_traps_options_and_separators_are_the_users(session: Session) -> None:
     state = {
@@ -880,6 +885,21 @@ def test_a_slot_of_the_users_own_is_obeyed_and_left_as_it_is(
     assert done.out[4:] == ["5 5", "0 0", "none none", "0 0", "0 0"]
 
 
+def test_a_slot_of_the_users_own_holds_from_one_checkout_to_the_next(
+    session: Session, shop: Path, git: Callable[..., str], worktree: Callable[[Path, str], Path]
+) -> None:
+    configure(shop, CONFIG + "[instance]\nvariable = 'SHOP_SLOT'\n")
+    git(shop, "add", "isoenv.toml")
+    git(shop, "commit", "-qm", "config")
+    linked = worktree(shop, "linked")
+    slot = "echo ${ISOENV_INSTANCE-none}"
+    done = session(
+        *(f"cd {shop}", slot, f"cd {linked}", slot, "cd ..", "export SHOP_SLOT=5"),
+        *(f"cd {shop}", slot, f"cd {linked}", slot, "SHOP_SLOT=1", slot, "unset SHOP_SLOT", slot),
+    )
+    assert done.out == ["0", "1", "5", "5", "1", "1"]
+
+
 def test_an_instance_that_was_named_stays_in_checkouts_of_its_project(
     session: Session,
     shop: Path,
@@ -1016,6 +1036,31 @@ def test_a_state_directory_that_cannot_be_made_is_said_once(
     assert done.out == ["other", "hello from shop"]
     assert len(done.said) == 3
     assert done.complaints == []
+
+
+def test_where_nothing_can_be_published_the_code_is_used_once(
+    session: Session, shop: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state/t").write_text("in the way\n")
+    done = session(
+        *(f"cd {shop}", ":", "echo $GREETING", "cd ..", "echo ${GREETING-none}", f"cd {shop}"),
+        "echo $GREETING",
+    )
+    assert done.out == ["hello from shop", "none", "hello from shop"]
+    assert done.runs == [f"export {session.name} --hook"] * 2
+    assert (done.said, done.complaints) == (["isoenv: shop/0 shop (+2 ~PATH)"] * 2, [])
+
+
+def test_a_shell_that_is_too_old_is_told_so(session: Session) -> None:
+    version = {"bash": "BASH_VERSINFO[0]", "zsh": '"$ZSH_VERSION"'}[session.name]
+    old = {"bash": "3", "zsh": "4.3"}[session.name]
+    hook = session.hook.replace(version, old)
+    show = {"bash": "echo ${PROMPT_COMMAND-none}", "zsh": "echo ${precmd_functions-none}"}
+    (session.place / "old").write_text(hook)
+    done = session.bare(". $T/old", show[session.name])
+    assert done.out == ["none"]
+    assert len(done.said) == 1
+    assert "too old for the hook" in done.said[0]
 
 
 def test_a_relative_state_directory_is_never_read_from(

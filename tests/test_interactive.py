@@ -165,9 +165,16 @@ def test_after_an_interrupt_a_reload_computes_it(terminal: Terminal) -> None:
     wait_for_run(terminal, 1)
     terminal.child.send(CTRL_C)
     terminal.wait()
+    terminal.child.send("isoenv reload\r")
+    wait_for_run(terminal, 2)
+    terminal.child.send(CTRL_C)
+    terminal.wait()
     (terminal.place / "slow").unlink()
     assert terminal.type("isoenv reload") == ["isoenv: shop/0 shop (+1)"]
     assert terminal.type("echo $GREETING") == ["hello from shop"]
+    terminal.type("cd ..")
+    terminal.type("cd shop")
+    assert len(terminal.runs) == 3
 
 
 @pytest.mark.usefixtures("roots")

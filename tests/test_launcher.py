@@ -339,6 +339,7 @@ def test_what_cannot_be_run_is_said_by_python(ways: Callable[..., Outcome], shop
         (["isoenv.toml/x"], 127),
         (["data"], 126),
         (["./tools"], 126),
+        ([""], 127),
         ([], 2),
         (["--"], 2),
         (["--", "-x"], 127),
@@ -361,16 +362,20 @@ def test_the_command_keeps_the_process_its_input_and_its_end(bin_dir: Path, shop
 
 
 def test_a_repository_without_configuration_is_served_but_for_sky(
-    ways: Callable[..., Outcome], make_repo: Callable[[str], Path], tmp_path: Path
+    ways: Callable[..., Outcome], make_repo: Callable[[str], Path], tmp_path: Path, bin_dir: Path
 ) -> None:
     repo = make_repo("plain")
     ways(*ENV, cwd=repo)
-    sky = tmp_path / "sky"
-    sky.write_text("#!/bin/sh\necho sky\n")
-    sky.chmod(0o755)
+    for name in ("sky", "skylight"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$ISOENV_PROJECT"\n')
+        (tmp_path / name).chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    for name in ("sky", str(sky)):
-        assert ways("exec", ".", name, cwd=repo, env=env, by="python") == (0, "sky\n", "")
+    for argv in SHELLS.values():
+        command = [*argv, str(bin_dir / "isoenv"), "exec", "."]
+        # What is ready for the repository is not for SkyPilot, to which a main checkout is nothing.
+        assert run([*command, "skylight"], repo, env) == (0, "plain\n", "")
+        assert run([*command, "sky"], repo, env) == (0, "\n", "")
+        assert run([*command, "--", str(tmp_path / "sky")], repo, env) == (0, "\n", "")
 
 
 def test_outside_any_checkout_and_untrusted(
