@@ -74,6 +74,12 @@ function __isoenv_enter --description 'Load the environment of where we are, or 
     # One that was deleted under the shell says nothing about where the user wants to be.
     test -d "$PWD"
     or return 1
+    # direnv first takes back what it has loaded elsewhere: after us it would take ours with it.
+    if test -n "$DIRENV_DIR"
+        and test (string sub --length (string length -- $DIRENV_DIR) -- $PWD/) != (string sub --start 2 -- $DIRENV_DIR)/
+        and builtin functions --query __direnv_export_eval
+        __direnv_export_eval
+    end
     # What ends half-way is made good at the next prompt.
     set -g __isoenv_base unknown
     if test -z "$__isoenv_here"

@@ -99,6 +99,11 @@ function __isoenv_change() {
   __isoenv_cells=() __isoenv_steps=() __isoenv_notes=()
   # A directory that was deleted under the shell says nothing about where the user wants to be.
   [[ -d ${PWD-} || -n ${__isoenv_off} ]] || \builtin return 1
+  # direnv first takes back what it has loaded elsewhere: after us it would take ours with it.
+  if [[ -n ${DIRENV_DIR-} && ${PWD-}/ != "${DIRENV_DIR#-}"/* ]] &&
+    \builtin declare -F _direnv_hook >/dev/null; then
+    _direnv_hook
+  fi
   __isoenv_read_record
   if [[ -z ${__isoenv_here} || -n ${__isoenv_off} ]]; then
     __isoenv_base='' __isoenv_failed=''

@@ -142,6 +142,9 @@ def ways(bin_dir: Path, tmp_path: Path) -> Callable[..., Outcome]:
         shutil.rmtree(paths.state_dir(os.environ) + "/t", ignore_errors=True)
         cold = run([python, *words], cwd, given)
         assert run([python, *words], cwd, given) == cold, "warm Python"
+        if by == "python":
+            # There is something ready, and it is not for this call.
+            run([python, "exec", ".", "true"], cwd, {"EDITOR": "ed"})
         # Python's own part is the same below each shell, and slow.
         for name in SHELLS if by == "script" else ("dash", "bash"):
             argv = SHELLS[name]
@@ -502,6 +505,45 @@ def test_other_forms_of_export_are_left_to_python(ways: Callable[..., Outcome], 
         ([], 2),
     ):
         assert ways("export", *words, cwd=shop, by="python")[0] == status
+
+
+@pytest.mark.parametrize("name", ["dash", "ksh"])
+def test_every_change_of_an_input_is_seen(
+    shop: Path, bin_dir: Path, tmp_path: Path, isoenv: Isoenv, name: str
+) -> None:
+    command = [*SHELLS[name], str(bin_dir / "isoenv"), "exec", ".", "sh", "-c"]
+    command += ['echo "$WEB_PORT $QUOTED"']
+    asked = tmp_path / "asked"
+
+    def served(port: int, quoted: str, by: str) -> None:
+        asked.unlink(missing_ok=True)
+        # An output with a NUL is what `run` takes for an environment.
+        assert run(command, shop, {"ASKED": str(asked)}) == (0, f"{port} {quoted}\n", "")
+        assert ("python" if asked.exists() else "script") == by
+
+    config = SHOP.replace(SHOP[SHOP.index("QUOTED") : SHOP.index("LINES_OF")], 'QUOTED = "one"\n')
+    for word in ("one", "two", "six"):
+        (shop / "isoenv.toml").write_text(config.replace("one", word))
+        assert isoenv("allow", cwd=shop).returncode == 0
+        served(8000, word, "python")
+        served(8000, word, "script")
+    (shop / "isoenv.local.toml").write_text('[env]\nQUOTED = "own"\n')
+    assert isoenv("allow", cwd=shop).returncode == 0
+    served(8000, "own", "python")
+    served(8000, "own", "script")
+    (shop / "isoenv.local.toml").unlink()
+    served(8000, "six", "python")
+    (shop / ".env").write_text("SHOP_SLOT=4\n")
+    served(12000, "six", "python")
+    (shop / ".env").unlink()
+    served(8000, "six", "python")
+    assert isoenv("claim", "5", cwd=shop).returncode == 0
+    served(13000, "six", "python")
+    served(13000, "six", "script")
+    shutil.rmtree(shop / "data")
+    served(13000, "six", "python")
+    assert isoenv("deny", cwd=shop).returncode == 0
+    assert run(command, shop, {})[0] == 4
 
 
 def test_completion_is_left_to_python(bin_dir: Path, shop: Path) -> None:
