@@ -3,10 +3,11 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 ROUNDS ?= 10
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(filter-out %.py,$(wildcard scripts/*)) .ci/run
-PACKAGES := git zsh fish direnv shellcheck strace
+PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox
 
 MAKEFLAGS += --no-print-directory
 
@@ -36,7 +37,7 @@ lint: .venv/dev  ## check style, types and shell scripts
 	@echo "README.md"; $(BIN)/python scripts/readme.py --check
 
 bench: .venv/dev  ## measure, side by side with direnv and mise
-	@if [ -x bench/run ]; then bench/run; else echo "there is no bench/run"; fi
+	@$(BIN)/python bench/run $(BENCH_ARGS)
 
 completions: .venv/base  ## write completions/ anew
 	@echo "completions"; scripts/completions

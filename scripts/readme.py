@@ -79,6 +79,7 @@ def session(home: str, commands: list[str]) -> list[str]:
     ]
     environ = {
         "HOME": home,
+        "ISOENV_HOST_DIR": f"{home}/.host",
         "PATH": f"{home}/bin:{ROOT}/.venv/bin:{os.defpath}",
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -846,9 +846,9 @@ def test_a_lease_that_is_settled_costs_no_look_at_the_claims_of_others(
 
 @contextlib.contextmanager
 def mounted(directory: Path, options: str) -> Iterator[None]:
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"mode=1777,{options}", "tmpfs", str(directory)], check=True
-    )
+    argv = ["mount", "-t", "tmpfs", "-o", f"mode=1777,{options}", "tmpfs", str(directory)]
+    if subprocess.run(argv, capture_output=True, check=False).returncode != 0:
+        fail_or_skip("this root may not mount a tmpfs")
     try:
         yield
     finally:
@@ -936,18 +936,19 @@ def test_a_link_to_a_directory_is_not_followed(
 def test_a_full_disk_is_said_and_the_claims_of_others_still_count(
     tmp_path: Path, host: Path
 ) -> None:
-    with mounted(host, "nr_inodes=2"):
+    with mounted(host, "nr_inodes=3"):
         theirs = host / f"isoenv.{BASE + 1000}"
         theirs.touch()
         give(theirs, "games")
+        (host / f"isoenv.{BASE + 2000}").hardlink_to(theirs)
         lease_in(tmp_path, "main")
         slot, said = lease_in(tmp_path, "one")
-        assert slot == 2
+        assert slot == 3
         problem = f"cannot write to {host}: no space left on device: `"
         assert any(problem in line for line in said)
-        assert any(line.endswith("is claimed by user games") for line in said)
-        assert lease_in(tmp_path, "two")[0] == 3
-        assert [path.name for path in host.iterdir()] == [theirs.name]
+        assert sum(line.endswith("is claimed by user games") for line in said) == 2
+        assert lease_in(tmp_path, "two")[0] == 4
+        assert ports_in(host) == {BASE + 1000, BASE + 2000}
 
 
 def test_a_disk_without_room_for_a_byte_leaves_no_half_claim(tmp_path: Path, host: Path) -> None:
