@@ -275,8 +275,10 @@ def test_a_pin_is_kept_in_the_same_project_and_costs_one_start(
     # The second time it is ready, and no Python is needed.
     python = bin_dir / "isoenv-python"
     python.rename(python.with_suffix(".gone"))
+    no_globbing = "-F" if startup.name == "zsh" else "-f"
     try:
         assert start(show, shop, **pinned) == "2 10000\n"
+        assert start(show, shop, no_globbing, **pinned) == "2 10000\n"
     finally:
         python.with_suffix(".gone").rename(python)
 

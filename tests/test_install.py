@@ -44,17 +44,23 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
         required = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or []
+    # All that this interpreter has but isoenv itself, which pipx would take for the installed one.
+    libraries = house / "libraries"
+    libraries.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.lower().startswith(("isoenv", "_isoenv", "_editable", "__editable")):
+            (libraries / entry.name).symlink_to(entry)
     for requirement in required:
-        stand_in(house, requirement.partition(">=")[0])
+        stand_in(house, requirement.partition(">=")[0], libraries)
     return house
 
 
-def stand_in(house: Path, name: str) -> None:
+def stand_in(house: Path, name: str, libraries: Path) -> None:
     """Make a wheel without content, but for the way to this interpreter's packages."""
     unix = name.replace("-", "_")
     info = f"{unix}-99.dist-info"
     files = {
-        f"{unix}-stand-in.pth": sysconfig.get_path("purelib") + "\n",
+        f"{unix}-stand-in.pth": f"{libraries}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
