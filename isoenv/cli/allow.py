@@ -7,7 +7,7 @@ import os
 
 import click
 
-from isoenv import context, trust
+from isoenv import context, generated, trust
 from isoenv.cli import output, start
 from isoenv.errors import NotFoundError
 
@@ -43,6 +43,7 @@ def decide(verdict: str) -> None:
             _show_difference(subject.name, former, subject.content)
         trust.write(caller.state, here.checkout, [subject], verdict)
         start.say(f"{'allowed' if verdict == trust.ALLOWED else 'denied'} {file}")
+    generated.forget(caller.state, here.base)
 
 
 def _show_difference(name: str, before: bytes, after: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import context, instances, leasing
+from isoenv import context, generated, instances, leasing
 from isoenv.cli import params, start
 from isoenv.errors import UsageError
 
@@ -32,4 +32,6 @@ def command(instance: str | None, name: str | None) -> None:
     context.require_trust(here)
     with start.registry(caller) as registry:
         lease = leasing.take(registry, here.claim, slot, name)
+    if here.base:
+        generated.forget(caller.state, here.base)
     start.say(f"{here.base} holds {lease.project.name}/{lease.slot} {lease.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import flags, instances
+from isoenv import flags, generated, instances
 from isoenv.cli import params, start
 
 
@@ -34,6 +34,8 @@ def turn(flag: str, instance: str | None, *, on: bool, steal: bool = False) -> N
         )
         changed = flags.turn(registry, selected, flag, on=on, steal=steal)
     for lease in changed:
+        if lease.root:
+            generated.forget(caller.state, lease.root)
         value = on if lease is changed[0] else False
         word = "true" if value else "false"
         start.say(f"{flag}={word} in {lease.project.name}/{lease.slot} {lease.name}")

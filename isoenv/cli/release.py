@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoenv import context, instances, leasing
+from isoenv import context, generated, instances, leasing
 from isoenv.cli import params, start
 from isoenv.errors import NotFoundError
 
@@ -37,4 +37,6 @@ def command(instance: str | None) -> None:
                     f"nobody holds slot {selected.slot} of {project}: `isoenv list`"
                 )
         leasing.give_back(registry, lease)
+    if lease.root:
+        generated.forget(caller.state, lease.root)
     start.say(f"{lease.project.name}/{lease.slot} {lease.name} is free")
