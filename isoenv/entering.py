@@ -79,7 +79,7 @@ def hook_code(caller: Caller, shell: str) -> str:
         directory = f"{directory}/@slot.{pinned}"
     generation = generated.publish(directory, ready)
     conditions = generated.conditions_of(ready, directory, generation)
-    return generated.script(ready, "fish" if shell == "fish" else "sh", conditions)
+    return generated.script(ready, shell if shell in generated.SHELLS else "sh", conditions)
 
 
 def _uses_direnv(path: str) -> bool:

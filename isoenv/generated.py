@@ -2,9 +2,9 @@
 
 One directory for each base below the state directory, mirroring its path, so that a shell finds
 it with builtins. ``@env`` is for a warm Python: fields ended by NUL, read without a parser.
-``@env.sh`` and ``@env.fish`` are for shells. ``@g.ID`` is there while generation ID is the
-current one, and ``@wN.ID`` has the time of the Nth watched file: a shell compares times with
-``-nt`` and ``-ot``, to the nanosecond, and knows no other way to.
+``@env.sh``, ``@env.bash`` and ``@env.fish`` are for shells. ``@g.ID`` is there while generation ID
+is the current one, and ``@wN.ID`` has the time of the Nth watched file: a shell compares times
+with ``-nt`` and ``-ot``, to the nanosecond, and knows no other way to.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ UNSURE = "?"
 
 ALL, EXEC, NONE = "all", "exec", "none"
 ASKED, DIFFERS = "asked", "differs"
-PUBLISHED = ("@env", "@env.sh", "@env.fish")
+SHELLS = ("sh", "bash", "fish")
+PUBLISHED = ("@env", *(f"@env.{name}" for name in SHELLS))
 
 
 class Ready:
@@ -192,7 +193,7 @@ def publish(directory: str, ready: Ready) -> str | None:
                 _refer(f"{directory}/@w{index}.{generation}", known)
         _write(f"{directory}/@g.{generation}", b"")
         conditions = conditions_of(ready, directory, generation)
-        for name in ("sh", "fish"):
+        for name in SHELLS:
             content = os.fsencode(script(ready, name, conditions))
             _replace(f"{directory}/@env.{name}", content, generation)
         _replace(f"{directory}/@env", dumps(ready), generation)
@@ -204,7 +205,7 @@ def publish(directory: str, ready: Ready) -> str | None:
 
 
 def script(ready: Ready, shell: str, conditions: Sequence[Condition]) -> str:
-    """Return the code of a ready environment for ``sh`` (bash and zsh alike) or ``fish``."""
+    """Return the code of a ready environment for ``bash``, ``fish`` or ``sh`` (zsh alike)."""
     from isoenv import shells
     from isoenv.shells.script import Script, spell
 

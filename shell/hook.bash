@@ -18,11 +18,13 @@ __isoenv_failed=              # the one whose environment could not be computed,
 __isoenv_failed_input=        # and what it was to be computed from
 __isoenv_again=               # 1 in `isoenv reload`: compute it even when it seems fresh
 __isoenv_said=                # the lines that are said once
+__isoenv_summary=             # how much was loaded last, as it is said under this ISOENV_LOG
 # What `exec 3 bash` has loaded stays outside of any checkout too.
 __isoenv_pinned=${__ISOENV_PIN:+${ISOENV_PROJECT-}/${ISOENV_INSTANCE-}}
 
 # What a generated script says of itself; it also defines __isoenv_stale and __isoenv_load.
 __isoenv_root='' __isoenv_label='' __isoenv_message='' __isoenv_use='' __isoenv_direnv=''
+__isoenv_shape='' __isoenv_front='' __isoenv_fresh=''
 
 # =============================================================================
 #
@@ -95,7 +97,8 @@ function __isoenv_climb() {
 function __isoenv_change() {
   \builtin local -
   \builtin set -f +aeukET
-  \builtin local __isoenv_cells __isoenv_steps __isoenv_notes
+  \builtin local __isoenv_cells __isoenv_steps __isoenv_notes __isoenv_is_read=''
+  \builtin local __isoenv_from='' __isoenv_theirs=''
   __isoenv_cells=() __isoenv_steps=() __isoenv_notes=()
   # A directory that was deleted under the shell says nothing about where the user wants to be.
   [[ -d ${PWD-} || -n ${__isoenv_off} ]] || \builtin return 1
@@ -104,7 +107,11 @@ function __isoenv_change() {
     \builtin declare -F _direnv_hook >/dev/null; then
     _direnv_hook
   fi
-  __isoenv_read_record
+  if __isoenv_is_untouched; then
+    __isoenv_from=${__isoenv_shape} __isoenv_theirs=${__isoenv_front}
+  else
+    __isoenv_read_record
+  fi
   if [[ -z ${__isoenv_here} || -n ${__isoenv_off} ]]; then
     __isoenv_base='' __isoenv_failed=''
     [[ ${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} == "${__isoenv_pinned}" && -z ${__isoenv_off} ]] ||
@@ -133,9 +140,10 @@ function __isoenv_find() {
   # A relative one would be looked for in the checkout, where anybody could have put it.
   [[ ${__isoenv_state} == /* ]] || \builtin return 1
   if [[ -n ${__ISOENV_PIN-} ]]; then
-    __isoenv_source "${__isoenv_generated}/@slot.${__ISOENV_PIN%%:*}/@env.sh" && \builtin return 0
+    __isoenv_source "${__isoenv_generated}/@slot.${__ISOENV_PIN%%:*}/@env.bash" &&
+      \builtin return 0
   fi
-  __isoenv_source "${__isoenv_generated}/@env.sh"
+  __isoenv_source "${__isoenv_generated}/@env.bash"
 }
 
 function __isoenv_source() {
@@ -169,6 +177,10 @@ function __isoenv_settle() {
     __isoenv_leave
     \builtin return 0
   fi
+  if [[ -n ${__isoenv_from} && -z ${__isoenv_again} ]] && __isoenv_swap; then
+    \builtin return 0
+  fi
+  __isoenv_read_record
   __isoenv_load
   if __isoenv_is_loaded; then
     [[ -n ${__isoenv_again} ]] || \builtin return 0
@@ -177,6 +189,26 @@ function __isoenv_settle() {
   __isoenv_undo
   __isoenv_do
   [[ -n ${__isoenv_is_same-} ]] || __isoenv_say_loaded
+}
+
+# Whether what is loaded is, to the letter, what was sourced last, over nothing that was set before.
+function __isoenv_is_untouched() {
+  [[ -n ${__isoenv_shape} ]] && [ "${__ISOENV_UNDO-}" = "${__isoenv_fresh}" ] &&
+    __isoenv_is_intact
+}
+
+# Put what was sourced in the place of what is untouched, in one command, where both are of the
+# same variables. All else, undone and done one by one, takes ten times as long.
+function __isoenv_swap() {
+  [ "${__isoenv_from}" = "${__isoenv_shape}" ] || \builtin return 1
+  [[ ${ISOENV_LOG-} == quiet || ${__isoenv_summary} == "${ISOENV_LOG-}:"* ]] || \builtin return 1
+  [ "${__ISOENV_UNDO}" != "${__isoenv_fresh}" ] || \builtin return 0
+  if [[ -n ${__isoenv_theirs} ]]; then
+    __isoenv_take "PATH=${__isoenv_front}${PATH#"${__isoenv_theirs}"}"
+  else
+    __isoenv_take
+  fi
+  __isoenv_say_loaded
 }
 
 # Whether direnv is the one that loads this checkout.
@@ -208,7 +240,8 @@ function __isoenv_read_input() {
 # Read __ISOENV_UNDO into __isoenv_cells, and drop it when nobody can have written it.
 function __isoenv_read_record() {
   \builtin local __isoenv_index __isoenv_left IFS=$'\x1f'
-  [[ -n ${__ISOENV_UNDO-} ]] || \builtin return 0
+  [[ -z ${__isoenv_is_read} && -n ${__ISOENV_UNDO-} ]] || \builtin return 0
+  __isoenv_is_read=1
   # Not quoted, so that it is split, with nothing but US as a separator and no globbing.
   # shellcheck disable=SC2206
   __isoenv_cells=(${__ISOENV_UNDO})
@@ -236,12 +269,6 @@ function __isoenv_read_record() {
   __isoenv_say 'isoenv: the undo record is damaged: what was loaded before stays as it is'
 }
 
-# Make a value fit into a cell.
-function __isoenv_escape() {
-  \builtin local __isoenv_cell="${!1//$'\x1e'/$'\x1e0'}"
-  \builtin printf -v "$1" %s "${__isoenv_cell//$'\x1f'/$'\x1e1'}"
-}
-
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
@@ -263,26 +290,35 @@ function __isoenv_stale_without_ours() {
 # Take back what the record says: a variable that still is what isoenv has made of it, or that is
 # isoenv's own. Any other is the user's by now.
 function __isoenv_undo() {
-  \builtin local __isoenv_index __isoenv_kept __isoenv_now
+  \builtin local __isoenv_index __isoenv_name __isoenv_kind __isoenv_now __isoenv_kept
+  \builtin local __isoenv_exports __isoenv_unsets
+  __isoenv_exports=() __isoenv_unsets=(__ISOENV_UNDO)
   for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
-    \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"
-    __isoenv_kept=__isoenv_old_$1
-    __isoenv_now=${!1+1}${2:1}${!1-}
-    if [[ $2 == p= ]]; then
-      __isoenv_remove "$1" "$4"
-    elif [ "${__isoenv_now}" = "1=$4" ] || [ "${__isoenv_now}" = - ] || [[ $1 == __ISOENV_* ]]; then
-      case $2 in
-        x?) \builtin export "$1=$3" ;;
-        u?) \builtin unset -v "$1" ;;
+    __isoenv_name=${__isoenv_cells[__isoenv_index]}
+    __isoenv_kind=${__isoenv_cells[__isoenv_index + 1]}
+    if [[ ${__isoenv_kind} == p= ]]; then
+      __isoenv_remove "${__isoenv_name}" "${__isoenv_cells[__isoenv_index + 3]}"
+      \builtin continue
+    fi
+    __isoenv_now=${!__isoenv_name+1}${__isoenv_kind:1}${!__isoenv_name-}
+    __isoenv_kept=__isoenv_old_${__isoenv_name}
+    if [ "${__isoenv_now}" = "1=${__isoenv_cells[__isoenv_index + 3]}" ] ||
+      [ "${__isoenv_now}" = - ] || [[ ${__isoenv_name} == __ISOENV_* ]]; then
+      case ${__isoenv_kind} in
+        x?) __isoenv_exports+=("${__isoenv_name}=${__isoenv_cells[__isoenv_index + 2]}") ;;
+        u?) __isoenv_unsets+=("${__isoenv_name}") ;;
         *)
-          \builtin unset -v "$1"
-          [[ -z ${!__isoenv_kept+x} ]] || \builtin printf -v "$1" %s "${!__isoenv_kept}"
+          \builtin unset -v "${__isoenv_name}"
+          [[ -z ${!__isoenv_kept+x} ]] ||
+            \builtin printf -v "${__isoenv_name}" %s "${!__isoenv_kept}"
           ;;
       esac
     fi
-    [[ $2 != s? ]] || \builtin unset -v "${__isoenv_kept}"
+    [[ ${__isoenv_kind} != s? ]] || \builtin unset -v "${__isoenv_kept}"
   done 2>/dev/null
-  \builtin unset -v __ISOENV_UNDO
+  # One command for all: a command is what costs.
+  ((${#__isoenv_exports[@]} == 0)) || \builtin export "${__isoenv_exports[@]}" 2>/dev/null
+  \builtin unset -v "${__isoenv_unsets[@]}" 2>/dev/null
   __isoenv_cells=()
 }
 
@@ -308,6 +344,7 @@ function __isoenv_remove() {
 
 # Undo what is loaded, where nothing comes in its place.
 function __isoenv_leave() {
+  __isoenv_read_record
   ((${#__isoenv_cells[@]})) || \builtin return 0
   \builtin local __isoenv_left="${ISOENV_PROJECT-}/${ISOENV_INSTANCE-} ${ISOENV_NAME-}"
   __isoenv_undo
@@ -316,12 +353,8 @@ function __isoenv_leave() {
 
 # =============================================================================
 #
-# Loading. A generated __isoenv_load names its steps by these three.
+# Loading: of each step the name, what to do (`=`, `-` or, for PATH, `p`), and the value.
 #
-
-function __isoenv_set() { __isoenv_steps+=("$1" '=' "$2"); }
-function __isoenv_unset() { __isoenv_steps+=("$1" - ''); }
-function __isoenv_prepend() { __isoenv_steps+=(PATH p "$1"); }
 
 # Whether the record holds just these steps already.
 function __isoenv_is_loaded() {
@@ -348,60 +381,66 @@ function __isoenv_is_loaded() {
   ((${#__isoenv_known[@]} == 0)) && [ "${__isoenv_path}" = "${__isoenv_wanted}" ]
 }
 
-# Take the steps. Each is on record before it is taken, so that an interrupt leaves none behind.
+# Take the steps. They are on record before they are taken, so that an interrupt leaves none behind.
 function __isoenv_do() {
-  \builtin local __isoenv_index __isoenv_was __isoenv_old __isoenv_new __isoenv_sign __isoenv_name
-  \builtin local __isoenv_skipped
-  __isoenv_skipped=() __isoenv_new=${__isoenv_root}
-  [[ ${__isoenv_new} != *[$'\x1e\x1f']* ]] || __isoenv_escape __isoenv_new
-  \builtin export __ISOENV_UNDO=$'\x1f'r=$'\x1f\x1f'"${__isoenv_new}"$'\x1f'
+  \builtin local __isoenv_index __isoenv_name __isoenv_step __isoenv_new __isoenv_was __isoenv_old
+  \builtin local __isoenv_sign __isoenv_record __isoenv_exports __isoenv_unsets __isoenv_front=''
+  __isoenv_exports=() __isoenv_unsets=()
+  __isoenv_cells=('' r= '' "${__isoenv_root}")
   for ((__isoenv_index = 0; __isoenv_index < ${#__isoenv_steps[@]}; __isoenv_index += 3)); do
-    \builtin set -- "${__isoenv_steps[@]:__isoenv_index:3}"
-    __isoenv_was=u __isoenv_old='' __isoenv_new=$3 __isoenv_sign='~'
-    case ${!1+${!1@a}=} in
+    __isoenv_name=${__isoenv_steps[__isoenv_index]}
+    __isoenv_step=${__isoenv_steps[__isoenv_index + 1]}
+    __isoenv_new=${__isoenv_steps[__isoenv_index + 2]}
+    __isoenv_was=u __isoenv_old='' __isoenv_sign='~'
+    case ${!__isoenv_name+${!__isoenv_name@a}=} in
       '') __isoenv_sign=+ ;;
       *[!xt=]*)
-        __isoenv_skipped+=("$1")
+        __isoenv_say_once \
+          "isoenv: ${__isoenv_name} is readonly or no plain variable here: left alone"
         \builtin continue
         ;;
-      *x*) __isoenv_was=x __isoenv_old=${!1} ;;
+      *x*) __isoenv_was=x __isoenv_old=${!__isoenv_name} ;;
       *) __isoenv_was=s ;;
     esac
-    case ${__isoenv_was}$2 in
+    case ${__isoenv_was}${__isoenv_step} in
       u-) __isoenv_sign='' ;;
       ?-) __isoenv_sign=- ;;
-      [sx]=) [ "${!1}" != "$3" ] || __isoenv_sign='' ;;
+      [sx]=) [ "${!__isoenv_name}" != "${__isoenv_new}" ] || __isoenv_sign='' ;;
     esac
     # Of isoenv's own people need no word.
-    [[ -z ${__isoenv_sign} || $1 == ISOENV_* || $1 == __ISOENV_* ]] ||
-      __isoenv_notes+=("${__isoenv_sign}$1")
-    [[ ${__isoenv_was}$2 != s[=-] ]] || \builtin printf -v "__isoenv_old_$1" %s "${!1}"
-    if [[ ${__isoenv_old}${__isoenv_new} == *[$'\x1e\x1f']* ]]; then
-      __isoenv_escape __isoenv_old
-      __isoenv_escape __isoenv_new
-    fi
-    case $2 in
-      =)
-        __ISOENV_UNDO+=$1$'\x1f'${__isoenv_was}=$'\x1f'${__isoenv_old}$'\x1f'${__isoenv_new}$'\x1f'
-        \builtin export "$1=$3"
-        ;;
-      -)
-        __ISOENV_UNDO+=$1$'\x1f'${__isoenv_was}-$'\x1f'${__isoenv_old}$'\x1f\x1f'
-        \builtin unset -v "$1"
-        ;;
-      p)
-        __ISOENV_UNDO+=$1$'\x1f'p=$'\x1f\x1f'${__isoenv_new}$'\x1f'
-        if [[ ${__isoenv_was} == u ]]; then
-          \builtin export "$1=$3"
-        else
-          \builtin printf -v "$1" %s "$3:${!1}"
-        fi
-        ;;
-    esac || __isoenv_skipped+=("$1")
-  done 2>/dev/null
-  for __isoenv_name in "${__isoenv_skipped[@]}"; do
-    __isoenv_say_once "isoenv: ${__isoenv_name} is readonly or no plain variable here: left alone"
+    [[ -z ${__isoenv_sign} || ${__isoenv_name} == ISOENV_* || ${__isoenv_name} == __ISOENV_* ]] ||
+      __isoenv_notes+=("${__isoenv_sign}${__isoenv_name}")
+    case ${__isoenv_step} in
+      =) __isoenv_exports+=("${__isoenv_name}=${__isoenv_new}") ;;
+      -) __isoenv_unsets+=("${__isoenv_name}") ;;
+      p) __isoenv_front=${__isoenv_new}:${__isoenv_front} __isoenv_was=p __isoenv_old='' ;;
+    esac
+    [[ ${__isoenv_was} != s ]] ||
+      \builtin printf -v "__isoenv_old_${__isoenv_name}" %s "${!__isoenv_name}"
+    __isoenv_cells+=(
+      "${__isoenv_name}" "${__isoenv_was}${__isoenv_step/p/=}" "${__isoenv_old}" "${__isoenv_new}"
+    )
   done
+  __isoenv_join "${__isoenv_cells[@]}"
+  \builtin export "__ISOENV_UNDO=${__isoenv_record}" "${__isoenv_exports[@]}"
+  ((${#__isoenv_unsets[@]} == 0)) || \builtin unset -v "${__isoenv_unsets[@]}"
+  if [[ -n ${__isoenv_front} && -n ${PATH+x} ]]; then
+    PATH=${__isoenv_front}${PATH}
+  elif [[ -n ${__isoenv_front} ]]; then
+    \builtin export "PATH=${__isoenv_front%:}"
+  fi
+  __isoenv_summary=''
+}
+
+# Put together the record of the cells that are given.
+function __isoenv_join() {
+  \builtin local IFS=' '
+  if [[ $* == *[$'\x1e\x1f']* ]]; then
+    \builtin set -- "${@//$'\x1e'/$'\x1e0'}"
+    \builtin set -- "${@//$'\x1f'/$'\x1e1'}"
+  fi
+  IFS=$'\x1f'
+  __isoenv_record=$*$'\x1f'
 }
 
 # =============================================================================
@@ -420,9 +459,14 @@ function __isoenv_say_once() {
   __isoenv_say "$1"
 }
 
-# Say what was loaded, as `isoenv.envdiff.summary` does.
 function __isoenv_say_loaded() {
   [[ ${ISOENV_LOG-} != quiet ]] || \builtin return 0
+  [[ ${__isoenv_summary} == "${ISOENV_LOG-}:"* ]] || __isoenv_summarize
+  __isoenv_say "isoenv: ${__isoenv_label}${__isoenv_summary#*:}"
+}
+
+# Put what was loaded into few words, as `isoenv.envdiff.summary` does.
+function __isoenv_summarize() {
   \builtin local __isoenv_sign __isoenv_name __isoenv_names __isoenv_last='' __isoenv_changes=''
   for __isoenv_sign in + '~' -; do
     __isoenv_names=()
@@ -443,7 +487,7 @@ function __isoenv_say_loaded() {
       __isoenv_changes+=" ${__isoenv_sign}${#__isoenv_names[@]}"
     fi
   done
-  __isoenv_say "isoenv: ${__isoenv_label}${__isoenv_changes:+ (${__isoenv_changes# })}"
+  __isoenv_summary=${ISOENV_LOG-}:${__isoenv_changes:+ (${__isoenv_changes# })}
 }
 
 function __isoenv_sort() {

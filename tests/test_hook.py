@@ -1068,7 +1068,8 @@ def test_a_relative_state_directory_is_never_read_from(
 ) -> None:
     planted = shop / f"state/t{shop}"
     planted.mkdir(parents=True)
-    (planted / "@env.sh").write_text("touch $T/pwned\n")
+    for name in ("@env.bash", "@env.sh"):
+        (planted / name).write_text("touch $T/pwned\n")
     session("cd shop", ":", env={"ISOENV_STATE_DIR": "state"})
     assert not (tmp_path / "pwned").exists()
 
@@ -1124,3 +1125,74 @@ def test_the_record_of_another_program_is_read(session: Session, shop: Path) -> 
     assert (session.place / "a").read_text() == f"old{US}{RS}1"
     assert done.out == ["none none edited", os.environ["PATH"]]
     assert shop
+
+
+@pytest.fixture
+def branch(shop: Path, tmp_path: Path) -> Path:
+    """A linked worktree of a checkout with awkward values."""
+    controls = "".join(f"\\U{code:08x}" for code in (*range(1, 33), 39, 92, 127, 0x1F692))
+    configure(shop, CONFIG.replace("[path]", f'NASTY = "{controls} {{root}}"\n[path]'))
+    for args in (["add", "."], ["commit", "-qm", "x"], ["worktree", "add", "-q", "../branch"]):
+        subprocess.run(["git", "-C", str(shop), *args], check=True)
+    return tmp_path / "branch"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ":",
+        "export GREETING=mine",
+        "export GREETING=; unset EMPTY",
+        "export GONE=back",
+        "export -n GREETING",
+        "declare -i ISOENV_INSTANCE",
+        "shopt -s nocasematch; GREETING=${GREETING^^}",
+        "PATH=$T/venv:$PATH",
+        "PATH=${PATH#*:}",
+        "export -n PATH",
+        "readonly GREETING",
+        "export __ISOENV_SLOT=7",
+        "unset __ISOENV_UNDO",
+        "export ISOENV_LOG=diff",
+        "export ISOENV_LOG=quiet",
+        "ISOENV_INSTANCE=5",
+    ],
+)
+@pytest.mark.parametrize("session", ["bash"], indirect=True)
+@pytest.mark.usefixtures("branch")
+def test_bash_changes_at_once_just_as_it_does_step_by_step(
+    session: Session, shop: Path, edit: str
+) -> None:
+    found = []
+    for first in (":", "__isoenv_swap() { return 1; }"):
+        places = ("$T/shop", "$T/branch", "$T/shop/sub", "$T")
+        moves = [f"cd {place}; :" for place in places]
+        dumps = [f"env -0 | sort -z >$T/{index}; declare -p PATH" for index in range(len(places))]
+        (shop / "sub").mkdir(exist_ok=True)
+        steps = [line for pair in zip(moves, dumps, strict=True) for line in pair]
+        done = session("cd $T/branch", "cd $T/shop", first, edit, *steps[1:])
+        environs = [session.environ(str(index)) for index in range(len(places))]
+        found.append((done.out, done.said[-3:], done.complaints, done.status, environs))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("session", ["bash"], indirect=True)
+@pytest.mark.usefixtures("branch")
+def test_bash_changes_between_untouched_environments_in_one_command(
+    session: Session, tmp_path: Path
+) -> None:
+    slow = "eval \"$(declare -f __isoenv_undo | sed '2a echo slow')\""
+    done = session(
+        "env -0 >$T/before",
+        "cd branch",
+        "cd ../shop",
+        slow,
+        "cd ../branch",
+        "env -0 >$T/there; echo there",
+        "cd ..",
+        "env -0 >$T/after",
+    )
+    assert done.out == ["there", "slow"]
+    assert session.environ("there")["ISOENV_ROOT"] == str(tmp_path / "branch")
+    assert session.environ("after") == session.environ("before")
+    assert done.said[-1] == "isoenv: shop/1 branch (+3 ~PATH)"

@@ -1,10 +1,13 @@
 """The code by which a hook loads a ready environment and sees that it is stale.
 
-The hook defines ``__isoenv_set``, ``__isoenv_unset`` and ``__isoenv_prepend``; the script defines
-``__isoenv_stale``, ``__isoenv_load`` and what there is to know before either is called.
+The script defines ``__isoenv_stale``, ``__isoenv_load`` and what there is to know before either
+is called. It loads by ``__isoenv_set``, ``__isoenv_unset`` and ``__isoenv_prepend``, which whoever
+sources it defines; in bash, where calls are dear, by an array.
 """
 
 from __future__ import annotations
+
+from isoenv import envdiff
 
 TYPE_CHECKING = False  # importing typing costs more than all of this
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
     # What makes the environment stale: the kind, and its one or two words.
     Condition = tuple[str, ...]
+    # A variable, what is done to it (`=` set, `-` unset, `p` put in front of PATH), and the value.
+    Step = tuple[str, str, str]
 
 MISSING, EXISTS, NEWER, OLDER = "missing", "exists", "newer", "older"
 NO_DIRECTORY, DIFFERS, ASKED = "no-directory", "differs", "asked"
@@ -84,8 +89,9 @@ class Script:
 
 
 def spell(script: Script, shell: Shell) -> str:
-    """Return the script in the words of bash, zsh and sh, or in those of fish."""
-    return _fish(script, shell) if shell.name == "fish" else _posix(script, shell)
+    """Return the script in the words of fish, of bash, or of zsh and sh."""
+    spelled = {"fish": _fish, "bash": _bash}.get(shell.name, _posix)
+    return spelled(script, shell)
 
 
 def _facts(script: Script) -> list[tuple[str, str]]:
@@ -106,17 +112,69 @@ def _posix(script: Script, shell: Shell) -> str:
         [
             f"# {script.header}",
             *(f"{name}={shell.quote(value)}" for name, value in _facts(script)),
-            # At every prompt: in bash and zsh one test costs two thirds of many.
-            'if [ -n "${BASH_VERSION-}${ZSH_VERSION-}" ]; then',
+            # At every prompt: in zsh one test costs two thirds of many.
+            'if [ -n "${ZSH_VERSION-}" ]; then',
             f"__isoenv_stale() {{\n  [[ {in_one} ]]\n}}",
             "else",
             f"__isoenv_stale() {{\n  {one_by_one}\n}}",
             "fi",
             "__isoenv_load() {",
-            *(f"  {line}" for line in _steps(script, shell) or [":"]),
+            *(f"  {line}" for line in _calls(script, shell) or [":"]),
             "}\n",
         ]
     )
+
+
+def _bash(script: Script, shell: Shell) -> str:
+    tests = _tests(script.conditions, shell, _POSIX_TESTS) or ["-n ''"]
+    in_one = " ||\n    ".join(tests)
+    steps = _steps(script)
+    words = "".join(f"\n    {name} {step} {shell.quote(value)}" for name, step, value in steps)
+    return "\n".join(
+        [
+            f"# {script.header}",
+            *(f"{name}={shell.quote(value)}" for name, value in _facts(script)),
+            f"__isoenv_stale() {{\n  [[ {in_one} ]]\n}}",
+            f"__isoenv_load() {{\n  __isoenv_steps=({words}\n  )\n}}",
+            *_at_once(script, shell, steps),
+            "",
+        ]
+    )
+
+
+def _at_once(script: Script, shell: Shell, steps: Sequence[Step]) -> list[str]:
+    """Return what bash needs to put this environment in the place of another like it.
+
+    ``fresh`` is the record where none of the variables was set before.
+    """
+    variables = [step for step in steps if step[0] != envdiff.PATH]
+    if not variables:
+        return ["__isoenv_shape=''"]
+    front = "".join(f"{entry}:" for entry in script.path)
+    entries = [envdiff.Entry("", envdiff.ROOT_KIND, "", script.root)]
+    now = wanted = ""
+    for name, step, value in steps:
+        kind = envdiff.PATH_KIND if name == envdiff.PATH else f"u{step}"
+        entries.append(envdiff.Entry(name, kind, "", value))
+    for name, step, value in variables:
+        # Whether it is set, to what, and with which attributes: `x` alone, exported.
+        now += f"|{name}${{{name}+=}}${{{name}-}}" + (f":${{{name}@a}}" if step == "=" else "")
+        wanted += f"|{name}={value}:x" if step == "=" else f"|{name}"
+    test = f'[ "{now}" = {shell.quote(wanted)} ]'
+    if front:
+        rest = '"${PATH#"${__isoenv_front}"}"'
+        test += f' &&\n    [ "${{PATH@a}}" = x ] && [ {rest} != "${{PATH-}}" ]'
+    assigned = (f"{name}={value}" for name, step, value in variables if step == "=")
+    words = "".join(f" \\\n    {shell.quote(word)}" for word in assigned)
+    return [
+        f"__isoenv_shape={shell.quote(' '.join(name + step for name, step, _ in steps))}",
+        f"__isoenv_front={shell.quote(front)}",
+        f"__isoenv_fresh={shell.quote(envdiff.dumps(entries))}",
+        f"__isoenv_is_intact() {{\n  {test}\n}}",
+        "__isoenv_take() {",
+        f'  \\builtin export "__ISOENV_UNDO=${{__isoenv_fresh}}"{words} \\\n    "$@"',
+        "}",
+    ]
 
 
 def _fish(script: Script, shell: Shell) -> str:
@@ -138,7 +196,7 @@ def _fish(script: Script, shell: Shell) -> str:
             "    " + ("\n    or ".join(tests) or "false"),
             "end",
             "function __isoenv_load",
-            *(f"    {line}" for line in _steps(script, shell)),
+            *(f"    {line}" for line in _calls(script, shell)),
             "end\n",
         ]
     )
@@ -155,11 +213,21 @@ def _tests(conditions: Sequence[Condition], shell: Shell, patterns: Mapping[str,
     ]
 
 
-def _steps(script: Script, shell: Shell) -> list[str]:
-    steps = [f"__isoenv_prepend {shell.quote(entry)}" for entry in reversed(script.path)]
-    for name, value in script.variables.items():
-        if value is None:
-            steps.append(f"__isoenv_unset {name}")
-        else:
-            steps.append(f"__isoenv_set {name} {shell.quote(value)}")
-    return steps
+def _steps(script: Script) -> list[Step]:
+    """Return what is to be done in order: the last entry of PATH first, so that it ends last."""
+    return [
+        *((envdiff.PATH, "p", entry) for entry in reversed(script.path)),
+        *(
+            (name, "-", "") if value is None else (name, "=", value)
+            for name, value in script.variables.items()
+        ),
+    ]
+
+
+def _calls(script: Script, shell: Shell) -> list[str]:
+    calls = {
+        "p": "__isoenv_prepend {1}",
+        "-": "__isoenv_unset {0}",
+        "=": "__isoenv_set {0} {1}",
+    }
+    return [calls[step].format(name, shell.quote(value)) for name, step, value in _steps(script)]
