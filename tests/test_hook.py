@@ -1196,3 +1196,42 @@ def test_bash_changes_between_untouched_environments_in_one_command(
     assert session.environ("there")["ISOENV_ROOT"] == str(tmp_path / "branch")
     assert session.environ("after") == session.environ("before")
     assert done.said[-1] == "isoenv: shop/1 branch (+3 ~PATH)"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    ["cat /dev/zero >$T/small/full 2>/dev/null", "mount -o remount,ro $T/small"],
+    ids=["full", "read-only"],
+)
+def test_a_state_directory_that_takes_no_more_leaves_a_working_prompt(
+    session: Session, shop: Path, other: Path, make_repo: Callable[[str], Path], spoil: str
+) -> None:
+    configure(make_repo("unknown"))
+    namespace = ("unshare", "--mount", *(("--map-root-user",) if os.getuid() else ()))
+    (session.place / f"hook.{session.name}").write_text(session.hook)
+    done = session.bare(
+        "mkdir $T/small; mount -t tmpfs -o size=512k none $T/small; cp -a $T/state/. $T/small",
+        f'eval "$(cat $T/hook.{session.name})"',
+        f"cd {other}",
+        f"cd {shop}",
+        spoil,
+        "echo $GREETING",
+        f"cd {other}",
+        "echo $GREETING",
+        "touch isoenv.toml",
+        *["echo $GREETING"] * 2,
+        "cd ../unknown",
+        *["echo $GREETING"] * 2,
+        "cd ..",
+        "echo ${GREETING-none}",
+        argv=(*namespace, *ARGV[session.name]),
+        env={"ISOENV_STATE_DIR": str(session.place / "small")},
+    )
+    # What is known is served as before; what cannot be computed leaves what was there.
+    assert done.out == ["hello from shop", *["other"] * 5, "none"]
+    loaded = ["isoenv: other/0 other (+2)", "isoenv: shop/0 shop (+2 ~PATH)"]
+    assert done.said[:3] == [*loaded, loaded[0]]
+    # One line at most for each of the two.
+    assert 1 <= len(done.said[3:]) <= 2
+    assert all("cannot" in line for line in done.said[3:])
+    assert (done.complaints, done.status) == ([], 0)
