@@ -304,7 +304,9 @@ def test_a_record_of_another_checkout_is_undone_inside(
 
 @pytest.mark.parametrize("order", [("direnv", "isoenv"), ("isoenv", "direnv")])
 @pytest.mark.parametrize(
-    "argv", [["bash", "--norc", "--noprofile", "-i"], ["zsh", "-f", "-i"]], ids=["bash", "zsh"]
+    "argv",
+    [["bash", "--norc", "--noprofile", "-i"], ["zsh", "-f", "-i"], ["fish", "--no-config"]],
+    ids=["bash", "zsh", "fish"],
 )
 def test_both_hooks_at_once_do_not_fight(  # noqa: PLR0913, PLR0917  # fixtures
     shop: Path,
@@ -323,10 +325,12 @@ def test_both_hooks_at_once_do_not_fight(  # noqa: PLR0913, PLR0917  # fixtures
     later = make_repo("later")
     (later / "isoenv.toml").write_text('project = "later"\n[ports]\nweb = 9500\n')
     run("isoenv", "allow", cwd=later)
-    show = (
+    script = tmp_path / "show"
+    script.write_text(
         'echo "${WEB_PORT-none} ${THEIRS-none} ${EDITOR-none} ${__ISOENV_UNDO:+record}'
         ' ${DIRENV_DIR:+direnv}"; echo "$PATH" >> "$PATHS"'
     )
+    show = f"sh {quote(str(script))}"
     lines = [f'eval "$({name} hook {argv[0]})"' for name in order]
     for place in (shop, other, shop, tmp_path, other, tmp_path, shop, shop / "tools", tmp_path):
         # Two prompts at each place: the second must change nothing.
@@ -337,6 +341,10 @@ def test_both_hooks_at_once_do_not_fight(  # noqa: PLR0913, PLR0917  # fixtures
     lines += [f"cd {quote(str(tmp_path))}", ":", show, ""]
     (shop / "tools").mkdir(exist_ok=True)
     paths = tmp_path / "paths"
+    if argv[0] == "fish":
+        # Without a terminal fish shows no prompt, which is when its hooks are called.
+        lines[:2] = [f"{name} hook fish | source" for name in order]
+        lines = [line + "\nemit fish_prompt; emit fish_preexec" for line in lines]
     done = subprocess.run(
         argv,
         input="\n".join(lines),
