@@ -491,3 +491,95 @@ def test_any_environment_is_changed_as_exec_would(  # noqa: PLR0913, PLR0917  # 
     assert done.stderr == b""
     seen = parsed(os.fsdecode(done.stdout))
     assert seen == launch.environment(given, ready)
+
+
+EDITS: tuple[dict[str, str | None], ...] = (
+    {},
+    {"WEB_PORT": "1"},
+    {"QUOTED": None},
+    {"EDITOR": "vi"},
+    {"PATH": "/front"},
+    {"SHOP_SLOT": "7"},
+    {"__ISOENV_UNDO": None},
+    {"__ISOENV_PIN": "0:shop"},
+    {"EMPTY": None},
+)
+
+
+@pytest.mark.parametrize("before", ["nothing", "same", "brother", "other"])
+def test_bash_gets_by_the_short_way_what_sh_gets_by_the_long_one(  # noqa: PLR0913, PLR0917  # fixtures
+    file: Path,
+    isoenv_command: Callable[..., str],
+    shop: Path,
+    other: Path,
+    git: Callable[..., str],
+    tmp_path: Path,
+    before: str,
+) -> None:
+    git(shop, "add", ".")
+    git(shop, "commit", "-qm", "x")
+    git(shop, "worktree", "add", "-q", str(tmp_path / "brother"))
+    environ: dict[str, str | None] = dict(os.environ)
+    place = {"same": shop, "brother": tmp_path / "brother", "other": other}.get(before)
+    for checkout in (shop, tmp_path / "brother", other):
+        found = parsed(isoenv_command("exec", ".", "env", "-0", cwd=checkout))
+        environ = found if checkout == place else environ
+    long_way = tmp_path / "long"
+    long_way.write_text(isoenv_command("hook", "zsh", "--env", cwd=tmp_path))
+    for edit in EDITS:
+        edited = environ | edit
+        if "PATH" in edit:
+            edited["PATH"] = f"{edit['PATH']}:{environ['PATH']}"
+        given = {name: value for name, value in edited.items() if value is not None}
+        assert started(file, shop, given) == started(long_way, shop, given), edit
+
+
+def started(code: Path, cwd: Path, environ: dict[str, str]) -> tuple[bytes, object, object]:
+    """What a bash that reads the code has, once all is ready: its complaints, its environment."""
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-c", "env -0"],
+            cwd=cwd,
+            env={**environ, "PWD": str(cwd), "BASH_ENV": str(code)},
+            capture_output=True,
+            check=True,
+        )
+    seen = parsed(os.fsdecode(done.stdout))
+    del seen["BASH_ENV"]
+    # The order of the entries is nobody's business.
+    record = seen.pop("__ISOENV_UNDO", "")
+    return done.stderr, seen, sorted(record.split("\x1f"))
+
+
+def test_bash_goes_the_short_way_in_the_common_cases(
+    file: Path,
+    isoenv_command: Callable[..., str],
+    shop: Path,
+    git: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    git(shop, "add", ".")
+    git(shop, "commit", "-qm", "x")
+    brother = tmp_path / "brother"
+    git(shop, "worktree", "add", "-q", str(brother))
+    clean = {name: value for name, value in os.environ.items() if name != "EDITOR"}
+    loaded = parsed(isoenv_command("exec", ".", "env", "-0", cwd=shop, **clean))
+    isoenv_command("exec", ".", "true", cwd=brother, **clean)
+    text = file.read_text()
+    file.write_text(
+        text.replace('[ -n "$__isoenv_done" ] ||', '[ -n "$__isoenv_done" ] || echo long;', 1)
+    )
+    assert file.read_text() != text
+    for environ, place in ((clean, shop), (loaded, shop), (loaded, brother), (clean, tmp_path)):
+        done = subprocess.run(
+            ["bash", "-c", 'echo "${ISOENV_ROOT-none}"; set | grep __isoenv'],
+            cwd=place,
+            env={**environ, "PWD": str(place), "BASH_ENV": str(file)},
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+        wanted = "none" if place == tmp_path else str(place)
+        # Nothing but that: the long way was not gone, and no name of ours is left.
+        names = [line for line in done.stdout.splitlines() if not line.startswith("BASH_EXEC")]
+        assert names == [wanted]

@@ -16,10 +16,26 @@ _HOOKS = {
     "fish": ("enter.fish", "record.fish", "hook.fish"),
 }
 _NO_PROMPT = {
-    "bash": ("env.sh",),
+    "bash": ("env.bash", "env.sh"),
     "zsh": ("env.sh",),
     "fish": ("enter.fish", "record.fish", "env.fish"),
 }
+_WITHOUT_PROMPT = """\
+# isoenv for shells without a prompt: shell/env.bash where it can answer, else shell/env.sh.
+{{ case $- in *x*) __isoenv_traced=1 && set +x ;; *) __isoenv_traced= ;; esac; }} 2>/dev/null
+__isoenv_done=
+case ${{BASH_VERSION-}} in '' | [1-3].* | 4.[0-3].*) ;; *)
+  command -v _isoenv_hook >/dev/null || eval {}
+esac
+[ -n "$__isoenv_done" ] || eval {}
+unset -v __isoenv_done
+if [ -n "$__isoenv_traced" ]; then
+  unset -v __isoenv_traced
+  set -x
+else
+  unset -v __isoenv_traced
+fi
+"""
 
 
 @click.command("hook")
@@ -42,8 +58,14 @@ def command(shell: str | None, *, no_prompt: bool) -> None:
     if name not in _HOOKS:
         raise UsageError(f"no hook for {name}: bash, zsh and fish have one")
     spelling = shells.named(name)
-    files = (_NO_PROMPT if no_prompt else _HOOKS)[name]
-    script = "\n".join(scripts.text(file) for file in files)
-    script = script.replace("@ISOENV@", spelling.quote(scripts.executable()))
     default = paths.state_dir({**os.environ, "ISOENV_STATE_DIR": ""})
-    click.echo(script.replace("@STATE@", spelling.quote(default)), nl=False)
+    parts = [
+        scripts.text(file)
+        .replace("@ISOENV@", spelling.quote(scripts.executable()))
+        .replace("@STATE@", spelling.quote(default))
+        for file in (_NO_PROMPT if no_prompt else _HOOKS)[name]
+    ]
+    if no_prompt and name == "bash":
+        # Two in one file that every sh can read: bash parses the second, dash the first, never.
+        parts = [_WITHOUT_PROMPT.format(*map(spelling.quote, parts))]
+    click.echo("\n".join(parts), nl=False)

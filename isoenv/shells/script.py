@@ -166,11 +166,13 @@ def _at_once(script: Script, shell: Shell, steps: Sequence[Step]) -> list[str]:
         test += f' &&\n    [ "${{PATH@a}}" = x ] && [ {rest} != "${{PATH-}}" ]'
     assigned = (f"{name}={value}" for name, step, value in variables if step == "=")
     words = "".join(f" \\\n    {shell.quote(word)}" for word in assigned)
+    clear = "".join(f"${{{name}+1}}" for name, _, _ in variables)
     return [
         f"__isoenv_shape={shell.quote(' '.join(name + step for name, step, _ in steps))}",
         f"__isoenv_front={shell.quote(front)}",
         f"__isoenv_fresh={shell.quote(envdiff.dumps(entries))}",
         f"__isoenv_is_intact() {{\n  {test}\n}}",
+        f'__isoenv_is_clear() {{\n  [ -z "{clear}" ]\n}}',
         "__isoenv_take() {",
         f'  \\builtin export "__ISOENV_UNDO=${{__isoenv_fresh}}"{words} \\\n    "$@"',
         "}",
@@ -214,20 +216,18 @@ def _tests(conditions: Sequence[Condition], shell: Shell, patterns: Mapping[str,
 
 
 def _steps(script: Script) -> list[Step]:
-    """Return what is to be done in order: the last entry of PATH first, so that it ends last."""
-    return [
-        *((envdiff.PATH, "p", entry) for entry in reversed(script.path)),
-        *(
-            (name, "-", "") if value is None else (name, "=", value)
-            for name, value in script.variables.items()
-        ),
+    """Return what is to be done, in the order of the record that `envdiff.apply` writes."""
+    steps = [
+        (name, "-", "") if value is None else (name, "=", value)
+        for name, value in script.variables.items()
     ]
+    return [*steps, (envdiff.PATH, "p", ":".join(script.path))] if script.path else steps
 
 
 def _calls(script: Script, shell: Shell) -> list[str]:
-    calls = {
-        "p": "__isoenv_prepend {1}",
-        "-": "__isoenv_unset {0}",
-        "=": "__isoenv_set {0} {1}",
-    }
-    return [calls[step].format(name, shell.quote(value)) for name, step, value in _steps(script)]
+    prepended = (f"__isoenv_prepend {shell.quote(entry)}" for entry in reversed(script.path))
+    changed = (
+        f"__isoenv_unset {name}" if value is None else f"__isoenv_set {name} {shell.quote(value)}"
+        for name, value in script.variables.items()
+    )
+    return [*prepended, *changed]
