@@ -255,7 +255,7 @@ class HostClaims:
         if status.st_ino in self._locked:
             return None
         with host_directory.opened(folder, name) as descriptor:
-            claim = None if descriptor is None else _read(descriptor)
+            claim = None if descriptor is None else read(descriptor)
             if descriptor is not None and claim and claim.state == self.state:
                 self._adopt(folder, name, descriptor)
                 return None
@@ -285,10 +285,10 @@ class HostClaims:
         return True
 
     def _is_left_over(self, claim: Claim | None) -> bool:
-        return claim is not None and (claim.state == self.state or _is_gone(claim))
+        return claim is not None and (claim.state == self.state or is_gone(claim))
 
 
-def _read(descriptor: int) -> Claim | None:
+def read(descriptor: int) -> Claim | None:
     """Return what a claim says, None where it is none."""
     try:
         magic, state, device, end = os.pread(descriptor, LIMIT, 0).split(b"\0")
@@ -312,14 +312,14 @@ def _remove(folder: int, name: str, is_due: Callable[[Claim | None], bool]) -> b
             descriptor is None
             or not flock.acquire(descriptor, 0)
             or not _is_same(folder, name, descriptor)
-            or not is_due(_read(descriptor))
+            or not is_due(read(descriptor))
         ):
             return False
         os.unlink(name, dir_fd=folder)
         return True
 
 
-def _is_gone(claim: Claim) -> bool:
+def is_gone(claim: Claim) -> bool:
     """Whether a registry is gone with its directory; an unmounted disk proves nothing."""
     nearest = claim.state
     while True:
@@ -335,7 +335,7 @@ def _is_held(claim: Claim, port: int) -> bool:
     """Whether a registry has a lease of the port whose git dir is not gone, as far as is known."""
     from urllib.parse import quote
 
-    if _is_gone(claim):
+    if is_gone(claim):
         return False
     file = quote(os.fsencode(paths.registry_file(claim.state)))
     try:

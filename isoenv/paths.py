@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "isoenv.toml"
 LOCAL_CONFIG_NAME = "isoenv.local.toml"
+STATE_SETTING = "ISOENV_STATE_DIR"
 # Emptied at each start on most systems, and so made anew; the last one is everywhere.
 HOST_DIRS = ("/run/lock", "/tmp")  # noqa: S108  # nothing in it is trusted
 
@@ -37,7 +38,7 @@ def home(environ: Mapping[str, str]) -> str:
 
 def state_dir(environ: Mapping[str, str]) -> str:
     """Return the directory of the registry, generated files and instance directories."""
-    return _user_dir(environ, "ISOENV_STATE_DIR", "XDG_STATE_HOME", ".local/state", "state")
+    return _user_dir(environ, STATE_SETTING, "XDG_STATE_HOME", ".local/state", "state")
 
 
 def config_dir(environ: Mapping[str, str]) -> str:

@@ -122,7 +122,7 @@ class Registry:
                         self.connection.execute("ROLLBACK")
                     raise
                 if self._changed or self.host.is_entered:
-                    self.host.settle(self._claimed())
+                    self.host.settle(self.claimed())
             except sqlite3.Error as error:
                 raise self._unusable(error) from None
         # After the commit: who is woken earlier reads what was before.
@@ -221,7 +221,7 @@ class Registry:
         """Return an instance's ports, each with whether somebody else may have it too."""
         return self._rows("SELECT port, shared FROM reservation WHERE lease_id = ?", lease.id)
 
-    def _claimed(self) -> set[int]:
+    def claimed(self) -> set[int]:
         """Return the ports to be claimed on this host: all but those of slot 0."""
         sql = "SELECT port FROM reservation JOIN lease ON lease.id = lease_id WHERE slot > 0"
         blocks = (range(start, start + allocator.BLOCK) for start in self.block_starts())

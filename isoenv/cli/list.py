@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import context, diagnosis, instances, resolver, tokens
+from isoenv import context, instances, resolver, tokens
 from isoenv.cli import output, params, show, start
+from isoenv.diagnosis import clashes
 from isoenv.errors import IsoenvError, UsageError
 
 if TYPE_CHECKING:
@@ -119,6 +120,6 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
 def _say_clashes(registry: Registry, shown: list[Lease]) -> None:
     """Say which ports of the instances shown are reserved by another instance too."""
     ports = {port for lease in shown for port in lease.ports.values()}
-    for port, finding in diagnosis.clashes(registry.leases()):
-        if port in ports:
+    for finding in clashes.findings(registry.leases()):
+        if finding.port in ports:
             start.say(finding.message)

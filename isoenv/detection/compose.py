@@ -48,10 +48,15 @@ _PURPOSES = {
 
 @dataclass(frozen=True)
 class Stack:
-    """What a compose file shows. ``literals`` are values that everybody can read in it."""
+    """What a compose file shows. ``literals`` are values that everybody can read in it.
+
+    ``project`` is the name that the file gives itself, ``external`` what it uses of others.
+    """
 
     file: str
     services: tuple[str, ...] = ()
+    project: str | None = None
+    external: tuple[Place, ...] = ()
     sightings: list[Sighting] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     literals: set[str] = field(default_factory=set)
@@ -89,15 +94,21 @@ class _Reader:
     def stack(self, root: Node | None) -> Stack:
         top = self._entries(root)
         services = self._entries(top.get("services"))
-        stack = Stack(self._file, tuple(services))
+        shared = [
+            (kind.removesuffix("s"), self._entries(entry))
+            for kind in ("volumes", "networks")
+            for entry in self._entries(top.get(kind)).values()
+        ]
+        external = (_external(entries) for _, entries in shared)
+        places = tuple(self._place(node) for node in external if node)
+        stack = Stack(self._file, tuple(services), _text(top.get("name")), places)
         for name, service in services.items():
             entries = self._entries(service)
             stack.literals.update(self._environment(entries.get("environment")))
             self._see_ports(stack, name, entries.get("ports"))
             self._see_container_name(stack, entries.get("container_name"))
-        for kind in ("volumes", "networks"):
-            for entry in self._entries(top.get(kind)).values():
-                self._see_shared(stack, kind.removesuffix("s"), self._entries(entry))
+        for kind, entries in shared:
+            self._see_shared(stack, kind, entries)
         return stack
 
     def _entries(self, node: Node | None) -> dict[str, Node]:
@@ -120,6 +131,10 @@ class _Reader:
         self._known[id(node)] = merged | own
         return self._known[id(node)]
 
+    @staticmethod
+    def _items(node: Node | None) -> list[Node]:
+        return node.value if isinstance(node, SequenceNode) else []
+
     def _place(self, node: Node) -> Place:
         return Place(self._file, node.start_mark.line + 1)
 
@@ -134,17 +149,23 @@ class _Reader:
         name = _text(node)
         if node and name and "$" not in name:
             message = f"container_name `{name}` is one for all instances: take the line out"
-            stack.remarks.append(Remark(self._place(node), message))
+            stack.remarks.append(Remark(self._place(node), message, shares=True))
 
     def _see_shared(self, stack: Stack, kind: str, entries: Mapping[str, Node]) -> None:
-        external, node = _text(entries.get("external")), entries.get("name")
+        node = entries.get("name")
         name = _text(node)
-        if node and name and external != "true" and "$" not in name:
+        if node and name and not _external(entries) and "$" not in name:
             message = f"the {kind} `{name}` is one for all instances: take the `name` out"
-            stack.remarks.append(Remark(self._place(node), message))
+            stack.remarks.append(Remark(self._place(node), message, shares=True))
+        for pool in self._items(self._entries(entries.get("ipam")).get("config")):
+            subnet = self._entries(pool).get("subnet")
+            text = _text(subnet)
+            if subnet and text and "$" not in text:
+                message = f"the subnet `{text}` is one for all instances: let Docker choose"
+                stack.remarks.append(Remark(self._place(subnet), message, shares=True))
 
     def _see_ports(self, stack: Stack, service: str, node: Node | None) -> None:
-        for item in node.value if isinstance(node, SequenceNode) else ():
+        for item in self._items(node):
             if len(stack.sightings) >= PORTS:
                 message = f"more than {PORTS} published ports: the rest is left out"
                 stack.remarks.append(Remark(self._place(item), message))
@@ -204,6 +225,12 @@ class _Published:
     host: str
     container: str
     around: tuple[str, str]
+
+
+def _external(entries: Mapping[str, Node]) -> Node | None:
+    """Return what says that a volume or network is made elsewhere: true, or its name there."""
+    node = entries.get("external")
+    return node if node and _text(node) != "false" else None
 
 
 def _text(node: Node | None) -> str | None:

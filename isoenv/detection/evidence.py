@@ -38,10 +38,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that a person should know about a line; ``message`` says what to do."""
+    """Something that a person should know about a line; ``message`` says what to do.
+
+    ``shares`` says that it is about a name that all instances would have in common.
+    """
 
     place: Place
     message: str
+    shares: bool = False
 
     def __str__(self) -> str:
         """Return ``FILE:LINE: MESSAGE``."""

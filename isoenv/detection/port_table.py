@@ -172,7 +172,7 @@ class _Builder:
             if other and other != port.exported and self._is_usable(other, conflicts):
                 self._table.aliases[other] = name
             if sighting.fixed is not None:
-                self._remark(sighting.place, _fixed(sighting, port))
+                self._remark(sighting.place, fixed(sighting, port.base, port.exported))
         if not any(sighting.listens for sighting in seen):
             message = f"nothing here says who listens on {base}: start it on `${port.exported}`"
             self._remark(places[0], message)
@@ -269,9 +269,9 @@ def _free_name(
     return name
 
 
-def _fixed(sighting: Sighting, port: NamedPort) -> str:
+def fixed(sighting: Sighting, base: int, variable: str) -> str:
+    """Return what is wrong with a number that is written in a file, and how it is moved."""
     before, after = sighting.fixed or ("", "")
     if not before:
-        return f"{port.base} is fixed here, in each instance"
-    number_or_variable = f"${{{port.exported}:-{port.base}}}"
-    return f"{port.base} is fixed here: `{before}{number_or_variable}{after}` moves it"
+        return f"{base} is fixed here, in each instance"
+    return f"{base} is fixed here: `{before}${{{variable}:-{base}}}{after}` moves it"

@@ -8,8 +8,8 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, envdiff, generated, launch, paths, scripts
-from isoenv.diagnosis import Finding
+from isoenv import checkout, envdiff, instances, paths
+from isoenv.diagnosis.finding import Finding, several
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def findings(caller: Caller, *, interactive: bool) -> Iterator[Finding]:
         yield from _hook(caller.environ)
     yield from _foreign(caller)
     yield from _other_injectors(caller.environ)
-    yield from _outdated(caller)
+    yield from _other_states(caller)
 
 
 def _hook(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -57,19 +57,24 @@ def _hook(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _foreign(caller: Caller) -> Iterator[Finding]:
-    """Find an environment that was computed for another checkout than this one."""
+    """Find an environment that was computed for another checkout than this one.
+
+    Who has chosen an instance by `exec 3 bash` has it on purpose.
+    """
     root = caller.environ.get("ISOENV_ROOT")
+    if not root or instances.PIN in caller.environ:
+        return
+    slot = caller.environ.get("ISOENV_INSTANCE", "?")
+    environment = f"this environment was computed for {root} (slot {slot})"
+    remedy = "isoenv's commands do not use it; other programs do: `isoenv exec . COMMAND`"
     try:
         place = checkout.locate(caller.directory)
     except IsoenvError:
         return
-    if root and place and place.base != root:
-        slot = caller.environ.get("ISOENV_INSTANCE", "?")
-        yield Finding(
-            "foreign-environment",
-            f"this environment was computed for {root} (slot {slot}), and this is {place.base}",
-            "isoenv's commands do not use it; other programs do: `isoenv exec . COMMAND`",
-        )
+    if place and place.base != root:
+        yield Finding("foreign-environment", f"{environment}, and this is {place.base}", remedy)
+    elif not os.path.isdir(root):
+        yield Finding("foreign-environment", f"{environment}, which is gone", remedy)
 
 
 def _other_injectors(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -115,30 +120,31 @@ def _mentioned(names: set[str], record: str) -> set[str]:
     return {name for name in names if name.encode() in content}
 
 
-def _outdated(caller: Caller) -> Iterator[Finding]:
-    base = launch.base_of(caller.directory)
-    if base:
-        file = f"{paths.generated_dir(caller.state, base)}/@env"
-        written = _first_field(file)
-        if written is not None and written != generated.FORMAT:
-            yield Finding(
-                "generated-outdated",
-                f"{file} was written by {written!r}, this is {generated.FORMAT!r}",
-                "`isoenv reload` writes it anew",
-                harmless=True,
-            )
-    launcher = scripts.executable()
-    if os.path.basename(launcher) == "isoenv" and scripts.is_outdated(launcher):
+def _other_states(caller: Caller) -> Iterator[Finding]:
+    """Find processes of this user whose isoenv would look into another state directory."""
+    import psutil
+
+    mine, host = os.path.realpath(caller.state), paths.host_dir(caller.environ)
+    found: dict[str, list[str]] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid() or process.pid == os.getpid():
+                continue
+            environ = process.environ()
+            if not {"ISOENV_ROOT", paths.STATE_SETTING} & environ.keys():
+                continue
+            state = os.path.realpath(paths.state_dir(environ))
+            # Who has another directory of claims is a world of its own, such as a test.
+            if state != mine and paths.host_dir(environ) == host:
+                found.setdefault(state, []).append(f"{process.name()} (pid {process.pid})")
+        except (psutil.Error, IsoenvError, OSError, ValueError):
+            continue
+    for state, users in found.items():
+        more = f" and {several(len(users) - 1, 'other')}" if len(users) > 1 else ""
         yield Finding(
-            "launcher-outdated",
-            f"{launcher} is not the launcher of this version of isoenv",
-            "install isoenv again: an editable install copies it once",
+            "two-states",
+            f"{users[0]}{more} would use the state directory {state}, and this is {mine}",
+            f"set {paths.STATE_SETTING} alike for all shells, in ~/.profile, or nowhere",
+            harmless=True,
+            file=state,
         )
-
-
-def _first_field(file: str) -> str | None:
-    try:
-        with open(file, "rb") as stream:
-            return os.fsdecode(stream.read(200).partition(b"\0")[0])
-    except OSError:
-        return None
