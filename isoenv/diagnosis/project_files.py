@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from isoenv import context, files, ports
+from isoenv import context, files, identity, ports
 from isoenv.detection import dotenv, port_table, scan, servers
 from isoenv.detection.evidence import LOCAL_PORT, PORT_VARIABLE, number
 from isoenv.detection.variables import COMPOSE_VARIABLE
@@ -40,9 +40,10 @@ class Examined:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the project has instances beside this one."""
+        """Whether the project has more than one instance, not counting those that are gone."""
         key = self.here.project.key
-        return sum(1 for lease in self.leases if lease.project.key == key) > 1
+        found = (lease for lease in self.leases if lease.project.key == key)
+        return sum(not identity.is_gone(lease) for lease in found) > 1
 
     @property
     def exported(self) -> set[str]:

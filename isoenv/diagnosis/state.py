@@ -29,7 +29,8 @@ NETWORK = frozenset(
     )
 )
 # Kinds of findings after which no lease can be looked at.
-UNREADABLE = ("registry-damaged", "registry-newer")
+UNREADABLE = ("registry-damaged", "registry-unreadable", "registry-newer")
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Problems that are worth naming; one is as bad as all.
 PROBLEMS = 3
 
@@ -126,14 +127,18 @@ def file_system(directory: str) -> str | None:
 
 
 def registry(state: str) -> Iterator[Finding]:
-    """Look at the database, reading it only; whoever yields nothing can be opened."""
+    """Look at the database, reading it only."""
     file = paths.registry_file(state)
     if not os.path.lexists(file):
         return
     try:
         yield from _database(file)
     except sqlite3.Error as error:
-        yield _damaged(file, str(error))
+        if getattr(error, "sqlite_errorcode", None) in DAMAGED:
+            yield _damaged(file, str(error))
+        else:
+            message = f"cannot read the registry {file}: {error}"
+            yield Finding("registry-unreadable", message, f"`ls -l {file}`", file=file)
     yield from _lock(f"{file}.lock")
 
 
