@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from isoenv import files
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.models import Checkout
 
@@ -56,7 +57,7 @@ def locate(directory: str) -> Place | None:
     """
     here, base = _physical(directory), None
     while True:
-        if base is None and os.path.isfile(os.path.join(here, CONFIG_NAME)):
+        if base is None and os.path.isfile(f"{here}/{CONFIG_NAME}"):
             base = here
         if found := _repository(here):
             git_dir, common = found
@@ -134,11 +135,15 @@ def _repository(directory: str) -> tuple[str, str] | None:
     """Return the git dir and the common dir of the ``.git`` in ``directory``, if there is one."""
     dot_git = os.path.join(directory, ".git")
     try:
-        mode = os.stat(dot_git).st_mode
+        mode = os.lstat(dot_git).st_mode
+        is_link = stat.S_ISLNK(mode)
+        if is_link:
+            mode = os.stat(dot_git).st_mode
     except OSError:
         return None
     if stat.S_ISDIR(mode):
-        git_dir = os.path.realpath(dot_git)
+        # ``directory`` is real already.
+        git_dir = os.path.realpath(dot_git) if is_link else dot_git
         # Like git, go on upwards from a directory that merely has the name.
         return (git_dir, common) if (common := _common_dir(git_dir)) else None
     if not stat.S_ISREG(mode):
@@ -160,11 +165,11 @@ def _repository(directory: str) -> tuple[str, str] | None:
 
 def _common_dir(git_dir: str) -> str | None:
     """Return what a git dir shares with other work trees, None when ``git_dir`` is none."""
-    if not os.path.lexists(os.path.join(git_dir, "HEAD")):
+    if not os.path.lexists(f"{git_dir}/HEAD"):
         return None
-    text = read(os.path.join(git_dir, "commondir"))
+    text = read(f"{git_dir}/commondir")
     common = git_dir if text is None else os.path.realpath(os.path.join(git_dir, _pointer(text)))
-    is_common = all(os.path.isdir(os.path.join(common, name)) for name in ("objects", "refs"))
+    is_common = os.path.isdir(f"{common}/objects") and os.path.isdir(f"{common}/refs")
     return common if is_common else None
 
 
@@ -187,8 +192,9 @@ def _main_common_dir(common: str) -> str:
 def _is_bare(git_dir: str) -> bool:
     # `git sparse-checkout` moves core.bare to the second file. The last word counts.
     texts = (read(f"{git_dir}/{name}") or b"" for name in ("config", "config.worktree"))
+    text = b"\n".join(texts).lower()
     section, answer = b"", False
-    for line in b"\n".join(texts).lower().splitlines():
+    for line in text.splitlines() if b"bare" in text else ():
         setting = line.strip()
         if setting.startswith(b"["):
             section, _, setting = setting.partition(b"]")
@@ -202,12 +208,18 @@ def _is_bare(git_dir: str) -> bool:
 def read(path: str, folder: int | None = None, flags: int = READ_FLAGS) -> bytes | None:
     """Return what is in a regular file; None where there is none, or it is too long to be right."""
     try:
-        with open(path, "rb", opener=lambda name, _: os.open(name, flags, dir_fd=folder)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
-            text = file.read(LIMIT + 1)
+        descriptor = os.open(path, flags, dir_fd=folder)
     except OSError:
         return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        text = files.contents(descriptor, status.st_size, LIMIT)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return text if len(text) <= LIMIT else None
 
 

@@ -80,9 +80,9 @@ def find(caller: Caller) -> Context:
         return outside(caller, user)
     found, base = place.checkout, place.base
     layers = [layer for file in config_files(base) if (layer := _layer(file))]
+    top = f"{found.root.rstrip('/')}/"
     subjects = tuple(
-        trust.Subject(os.path.relpath(layer.path, found.root), os.fsencode(layer.text))
-        for layer in layers
+        trust.Subject(layer.path.removeprefix(top), os.fsencode(layer.text)) for layer in layers
     )
     inferred = Project(_path_key(found, base), checkout.project_name(found, base))
     preset = user.preset_for(inferred.name, found.root)

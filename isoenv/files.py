@@ -15,10 +15,13 @@ def read(path: str, limit: int) -> bytes | None:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise IsoenvError(f"cannot read {path}: it is no regular file: `ls -ld` shows what")
-            content = file.read(limit + 1)
+            content = contents(descriptor, status.st_size, limit)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -27,6 +30,19 @@ def read(path: str, limit: int) -> bytes | None:
         ) from None
     if len(content) > limit:
         raise IsoenvError(f"cannot read {path}: it is longer than {limit} bytes: shorten it")
+    return content
+
+
+def contents(descriptor: int, size: int, limit: int) -> bytes:
+    """Return what is in an open file of about ``size`` bytes; more than ``limit`` if it has more.
+
+    By descriptor: a file object costs more than what is read here, once for each of many files.
+    """
+    content = b""
+    while len(content) <= limit and (
+        part := os.read(descriptor, min(max(size - len(content), 0), limit) + 1)
+    ):
+        content += part
     return content
 
 

@@ -56,7 +56,7 @@ def states(registry: Registry, config: Config, lease: Lease) -> dict[str, bool]:
     The default of an exclusive flag gives way to an instance that it was turned on in: the main
     checkout may be the last to ask.
     """
-    own = registry.flags(lease)
+    own = registry.flags(lease) if config.flags else {}
     found = {name: is_on(registry, flag, lease) for name, flag in config.flags.items()}
     for flag in config.flags.values():
         if flag.exclusive and found[flag.name] and flag.name not in own:

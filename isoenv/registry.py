@@ -141,13 +141,22 @@ class Registry:
             raise self._unusable(error) from None
 
     def _leases(self, where: str, *values: object) -> list[Lease]:
-        return [self._lease(*row) for row in self._rows(f"{_LEASE} {where}", *values)]
+        found = self._rows(f"{_LEASE} {where}", *values)
+        columns = "SELECT lease_id, name, port FROM reservation"
+        if len(found) == 1:
+            ports = self._rows(f"{columns} WHERE lease_id = ? ORDER BY name", found[0][0])
+        else:
+            # A thousand leases are listed by two queries, not by a thousand.
+            ports = self._rows(f"{columns} ORDER BY name") if found else []
+        by_lease: dict[int, dict[str, int]] = {lease_id: {} for lease_id, *_ in found}
+        for lease_id, name, port in ports:
+            if lease_id in by_lease:
+                by_lease[lease_id][name] = port
+        return [self._lease(by_lease[row[0]], *row) for row in found]
 
-    def _lease(self, lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
+    @staticmethod
+    def _lease(ports: dict[str, int], lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
         key, project, slot, name, token, root, git_dir, device, inode, created_at = row
-        ports = self._rows(
-            "SELECT name, port FROM reservation WHERE lease_id = ? ORDER BY name", lease_id
-        )
         return Lease(
             lease_id,
             Project(os.fsdecode(key), project),
@@ -159,7 +168,7 @@ class Registry:
             None if device is None else int(device),
             None if inode is None else int(inode),
             created_at,
-            dict(ports),
+            ports,
         )
 
     def with_token(self, token: str) -> list[Lease]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -38,6 +39,8 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
     if watch and as_json:
         raise UsageError("`--watch` is for people: leave out `--json`")
     caller = start.caller()
+    # A plain dict: `os.environ` decodes at each look, and each lease takes several.
+    caller = replace(caller, environ=dict(caller.environ))
     with start.registry(caller) as registry:
         here = _here(caller) if every else context.find(caller)
         while True:
@@ -77,7 +80,6 @@ def _describe(
         "ports": dict(lease.ports),
         "dirs": {},
         "urls": {},
-        "flags": registry.flags(lease),
     }
     try:
         if lease.root and not gone:
@@ -92,6 +94,8 @@ def _describe(
     except IsoenvError:
         # Somebody's broken or untrusted file must not hide the other instances.
         pass
+    if "flags" not in found:
+        found["flags"] = registry.flags(lease)
     return found | {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
 
 

@@ -78,6 +78,8 @@ def is_terminal() -> bool:
 
 def clean(text: str) -> str:
     """Return text that neither moves the cursor nor fails to encode."""
+    if text.isprintable():
+        return text
     printable = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable)
 
