@@ -105,6 +105,15 @@ def _time(
 
 def run(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> float:
     """Run a process that has to succeed, and return its seconds."""
+    return _spawn(argv, directory, environ)[0]
+
+
+def spend(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> float:
+    """Run a process that has to succeed, and return the seconds of CPU that it has used."""
+    return _spawn(argv, directory, environ)[1]
+
+
+def _spawn(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> tuple[float, float]:
     executable = shutil.which(argv[0], path=environ["PATH"])
     assert executable is not None
     silent = [(os.POSIX_SPAWN_OPEN, file, os.devnull, os.O_RDWR, 0) for file in (0, 1, 2)]
@@ -117,13 +126,13 @@ def run(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> floa
         pid = os.posix_spawn(
             executable, list(argv), {**environ, "PWD": directory}, file_actions=silent
         )
-        _, status = os.waitpid(pid, 0)
+        _, status, used = os.wait4(pid, 0)
         taken = perf_counter() - start
     finally:
         os.chdir(before)
     if status:
         raise RuntimeError(f"{argv} in {directory} ended with {os.waitstatus_to_exitcode(status)}")
-    return taken
+    return taken, used.ru_utime + used.ru_stime
 
 
 def judge_limit(measured: Figure, limit: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from commands import judge_limit, run
+from commands import judge_limit, run, spend
 from figures import NOTHING, Table, figure, interleave, judged, text, times
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from world import World
 
 RUSH_LIMIT = 5
+# Seconds of CPU, with as many checkouts on the machine as the large registry has leases.
+DOCTOR_LIMIT, LIST_LIMIT = 1.5, 0.3
 # How much longer a look-up may take in the large registry and count as the same time.
 SAME = 1.25
 SMALL = 10
@@ -52,6 +54,38 @@ with Registry(state) as registry, registry.transaction():
         registry.connection.execute(
             "UPDATE lease SET token = ? WHERE id = ?", (f"token-{slot}", lease.id)
         )
+"""
+
+# Checkouts of twenty projects that are really there, each with a configuration that is allowed,
+# settings, a compose file and a lease.
+_CROWD = """\
+import os, sys
+from isoenv import context, leasing, trust
+from isoenv.registry import Registry
+
+top, count = sys.argv[1], int(sys.argv[2])
+caller = context.Caller(top, os.environ)
+with Registry(caller.state) as registry:
+    for number in range(count):
+        root = f"{top}/{number}"
+        for folder in ("objects", "refs"):
+            os.makedirs(f"{root}/.git/{folder}")
+        files = {
+            ".git/HEAD": "ref: refs/heads/main\\n",
+            ".git/config": "[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n",
+            ".env": "API_PORT=8000\\nSECRET=x\\n",
+            "compose.yaml": "services: {db: {ports: ['${DB_PORT:-5432}:5432']}}\\n",
+            "isoenv.toml": f'project = "p{number % 20}"\\n'
+                '[instance]\\nports = "block"\\n[ports]\\nweb = 3000\\napi = 8000\\ndb = 5432\\n'
+                '[env]\\nCOMPOSE_PROJECT_NAME = "{project}-{id}"\\n'
+                'DATABASE_URL = "postgresql://u@localhost:{ports.db}/x_{id}"\\n',
+        }
+        for name, text in files.items():
+            with open(f"{root}/{name}", "w") as file:
+                file.write(text)
+        here = context.find(context.Caller(root, os.environ))
+        trust.write(caller.state, here.checkout, here.subjects, trust.ALLOWED)
+        leasing.hold(registry, here.claim)
 """
 
 # Both registries in one process and in turn, so that the same machine is behind both.
@@ -87,7 +121,10 @@ def measure(world: World, tools: Sequence[Tool], size: Size, rounds: int) -> Tab
         "Leases",
         f"{size.checkouts} linked worktrees take their first lease at once, each by"
         f" `isoenv exec . true` ({rounds} rounds); a look-up is that of a checkout's lease in an"
-        f" open registry with {SMALL} and with {size.leases} leases in it.",
+        f" open registry with {SMALL} and with {size.leases} leases in it. CPU is that of the"
+        f" process, user and system, on a machine with {size.leases} checkouts of 20 projects, each"
+        " with a lease, an allowed isoenv.toml, a .env and a compose file; the ratio is to"
+        " `python -c pass`.",
         ["", "time", "ratio", "goal"],
     )
     rush = figure([_rush(world, tool, turn, size.checkouts) for turn in range(rounds)])
@@ -108,7 +145,39 @@ def measure(world: World, tools: Sequence[Tool], size: Size, rounds: int) -> Tab
     ):
         table.rows.append([f"{label}, {SMALL} leases", text(one), NOTHING, NOTHING])
         table.rows.append([f"{label}, {size.leases} leases", text(other), times(other, one), goal])
+    table.rows += _crowd(world, tool, size.leases, turns)
     return table
+
+
+def _crowd(world: World, tool: Tool, count: int, turns: int) -> list[list[str]]:
+    """Return what looking at many checkouts costs, beside a Python that does nothing."""
+    python = str(Path(tool.executable).with_name("python"))
+    top = world.directory("crowd")
+    environ = {**world.environ, "ISOENV_STATE_DIR": world.directory("crowd-state")}
+    Path(environ["ISOENV_STATE_DIR"]).chmod(0o700)
+    world.run(python, "-c", _CROWD, top, str(count), **environ)
+    words = {
+        "`python -c pass`": [python, "-c", "pass"],
+        "`isoenv list --all`": [tool.executable, "list", "--all"],
+        "`isoenv doctor`": [tool.executable, "doctor"],
+    }
+
+    def spent(name: str) -> float:
+        return spend(words[name], f"{top}/{count - 1}", environ)
+
+    interleave(words, spent, 1)
+    found = {name: figure(taken) for name, taken in interleave(words, spent, turns).items()}
+    plain, listed, examined = found.values()
+    limits = [NOTHING, judge_limit(listed, LIST_LIMIT), judge_limit(examined, DOCTOR_LIMIT)]
+    return [
+        [
+            f"{name}, CPU, {count} checkouts" if limit != NOTHING else f"{name}, CPU",
+            text(each),
+            times(each, plain),
+            limit,
+        ]
+        for (name, each), limit in zip(found.items(), limits, strict=True)
+    ]
 
 
 def _look_ups(

@@ -32,7 +32,9 @@ SMALLEST = 512
 
 _LEASE = """
 SELECT lease.id, project.key, project.name, slot, lease.name, token, root, git_dir, device,
-       inode, created_at
+       inode, created_at,
+       (SELECT group_concat(name || ' ' || port, char(10)) FROM reservation
+        WHERE lease_id = lease.id)
 FROM lease JOIN project ON project.id = project_id
 """
 
@@ -141,22 +143,11 @@ class Registry:
             raise self._unusable(error) from None
 
     def _leases(self, where: str, *values: object) -> list[Lease]:
-        found = self._rows(f"{_LEASE} {where}", *values)
-        columns = "SELECT lease_id, name, port FROM reservation"
-        if len(found) == 1:
-            ports = self._rows(f"{columns} WHERE lease_id = ? ORDER BY name", found[0][0])
-        else:
-            # A thousand leases are listed by two queries, not by a thousand.
-            ports = self._rows(f"{columns} ORDER BY name") if found else []
-        by_lease: dict[int, dict[str, int]] = {lease_id: {} for lease_id, *_ in found}
-        for lease_id, name, port in ports:
-            if lease_id in by_lease:
-                by_lease[lease_id][name] = port
-        return [self._lease(by_lease[row[0]], *row) for row in found]
+        return [self._lease(*row) for row in self._rows(f"{_LEASE} {where}", *values)]
 
-    @staticmethod
-    def _lease(ports: dict[str, int], lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
-        key, project, slot, name, token, root, git_dir, device, inode, created_at = row
+    def _lease(self, lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
+        key, project, slot, name, token, root, git_dir, device, inode, created_at, ports = row
+        pairs = (line.rpartition(" ") for line in (ports or "").splitlines())
         return Lease(
             lease_id,
             Project(os.fsdecode(key), project),
@@ -168,7 +159,7 @@ class Registry:
             None if device is None else int(device),
             None if inode is None else int(inode),
             created_at,
-            ports,
+            {port: int(number) for port, _, number in sorted(pairs)},
         )
 
     def with_token(self, token: str) -> list[Lease]:

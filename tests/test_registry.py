@@ -24,7 +24,13 @@ SHOP = Project("/srv/shop/.git", "shop")
 BLOG = Project("blog", "blog")
 
 # What the plan of a look-up is made of; it is no SCAN of a table.
-SEARCHES = ("SEARCH", "COMPOUND QUERY", "LEFT-MOST SUBQUERY", "UNION ALL")
+SEARCHES = (
+    "SEARCH",
+    "COMPOUND QUERY",
+    "LEFT-MOST SUBQUERY",
+    "UNION ALL",
+    "CORRELATED SCALAR SUBQUERY ",
+)
 
 # Root may write everywhere; without these capabilities it is a user like any other.
 DAC = "-dac_override,-dac_read_search"
