@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -496,6 +497,110 @@ def test_a_user_who_locks_the_directory_for_ever_stops_nobody(people: list[Perso
     kill(holder)
 
 
+def doctor(person: Person, cwd: Path, *args: str) -> tuple[int, dict[str, str]]:
+    """Return the exit code and the messages, by kind, of what a user's doctor finds."""
+    process = person.start([person.python, "-m", "isoenv", "doctor", "--json", *args], cwd=cwd)
+    stdout, stderr = process.communicate()
+    assert stderr == ""
+    rows = json.loads(stdout)["doctor"]
+    return process.returncode, {
+        row["kind"]: row["message"] for row in rows if row["kind"] != "ephemeral"
+    }
+
+
+def test_in_the_directory_that_is_the_default_two_users_never_get_one_port(
+    people: list[Person],
+) -> None:
+    trees = [person.checkout(name) for name in ("main", "tree") for person in people]
+    calls = []
+    for person, tree in zip(people * 2, trees, strict=True):
+        environ = f"HOME={person.home} ISOENV_STATE_DIR={person.state} PYTHONPATH={ROOT}:{PACKAGES}"
+        run = f"runuser -u {person.name} -- env {environ} {person.python} -m isoenv port web"
+        calls.append(f"(cd {tree} && {run})")
+    script = "mount -t tmpfs -o mode=1777 tmpfs /run/lock && " + " && ".join(
+        [*calls, "stat -c '%n %U' /run/lock/*"]
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *ports, first, second = done.stdout.splitlines()
+    assert [int(port) - BASE for port in ports] == [0, 0, 1000, 2000]
+    assert first == f"/run/lock/isoenv.{BASE + 1000} {people[0].name}"
+    assert second == f"/run/lock/isoenv.{BASE + 2000} {people[1].name}"
+
+
+def test_a_listener_of_another_user_is_passed_over_and_found_by_doctor(
+    people: list[Person], free_port: Callable[[], int]
+) -> None:
+    victim, other = people
+    base = free_port()
+    config = CONFIG.format(base=base)
+    victim.settle_main(config)
+    code = (
+        "import socket, sys\n"
+        "held = [socket.create_server(('127.0.0.1', int(port))) for port in sys.argv[1:]]\n"
+        "print('listening', flush=True); import time; time.sleep(600)\n"
+    )
+    argv = [other.python, "-c", code]
+    servers = [other.start([*argv, str(base + 1000)])]
+    assert servers[0].stdout
+    assert servers[0].stdout.readline() == "listening\n"
+    tree = victim.checkout("tree", config)
+    port, said = victim.isoenv("port", "web", cwd=tree)
+    assert int(port) == base + 2000
+    assert f"port {base + 1000} (web) is held by another user's process" in said
+    assert doctor(victim, tree) == (0, {})
+    servers.append(other.start([*argv, str(base + 2000)]))
+    assert servers[1].stdout
+    assert servers[1].stdout.readline() == "listening\n"
+    message = f"port {base + 2000} (web) of shop/2 tree is held by another user's process"
+    assert doctor(victim, tree) == (1, {"stranger": message})
+    for server in servers:
+        kill(server)
+
+
+def test_doctor_finds_a_port_that_another_user_has_too(people: list[Person]) -> None:
+    first, second = people
+    first.settle_main()
+    first.isoenv("port", "web", cwd=first.checkout("tree"))
+    tree = second.checkout("tree")
+    second.isoenv("exec", "1", "--", "true", cwd=tree)
+    message = f"port {BASE + 1000} (web) of shop/1 shop-1 is claimed by user {first.name} too"
+    assert doctor(second, tree) == (1, {"claimed-elsewhere": message})
+    assert doctor(first, first.home / "tree") == (0, {})
+
+
+def test_a_state_directory_of_another_user_is_said_and_not_used(people: list[Person]) -> None:
+    first, second = people
+    first.settle_main()
+    tree = second.checkout("tree")
+    assert stat.S_IMODE(first.state.stat().st_mode) == 0o700
+    for mode, said in (
+        (0o700, f"wrong: cannot use {first.state}: permission denied"),
+        (0o755, f"wrong: {first.state} belongs to user {first.name}, and this is {second.name}"),
+    ):
+        first.home.chmod(mode)
+        process = second.start([second.python, "-m", "isoenv", "doctor"], tree, first.state)
+        stdout, stderr = process.communicate()
+        assert (process.returncode, stderr) == (1, "")
+        assert said in stdout
+
+
+def test_what_root_has_left_in_the_state_directory_of_a_user_is_said(
+    people: list[Person],
+) -> None:
+    victim, _ = people
+    victim.settle_main()
+    give(victim.state / "registry.db", "root")
+    found = doctor(victim, victim.home)[1]
+    assert f"{victim.state}/registry.db belongs to user root, and this" in found["state-owner"]
+
+
 # -- hostile files ------------------------------------------------------------------------------
 
 
@@ -568,6 +673,25 @@ def test_whatever_another_user_puts_there_is_his_claim_and_is_never_opened(
     assert (after.st_atime_ns, after.st_ctime_ns) == (before.st_atime_ns, before.st_ctime_ns)
 
 
+def test_doctor_neither_follows_nor_waits_for_what_another_user_puts_there(
+    people: list[Person],
+) -> None:
+    victim, hostile = people
+    victim.settle_main()
+    tree = victim.checkout("tree")
+    victim.isoenv("port", "web", cwd=tree)
+    kinds = (link_to_shadow, link_to_itself, directory, pipe, listening, huge, unreadable, garbage)
+    paths_ = [victim.host / f"isoenv.{31000 + number}" for number in range(len(kinds))]
+    for make, path in zip(kinds, paths_, strict=True):
+        make(path)
+        give(path, hostile.name)
+    before = [os.lstat(path) for path in paths_]
+    assert doctor(victim, tree, "--fix") == (0, {})
+    for path, known in zip(paths_, before, strict=True):
+        after = os.lstat(path)
+        assert (after.st_atime_ns, after.st_ctime_ns) == (known.st_atime_ns, known.st_ctime_ns)
+
+
 @pytest.mark.parametrize("make", [garbage, huge, unreadable, link_to_shadow, pipe])
 def test_rubbish_of_ones_own_keeps_nobody_from_a_lease(
     registry: Registry, host: Path, make: Callable[[Path], None]
@@ -621,6 +745,24 @@ def test_a_flooded_directory_is_looked_through_only_so_far(
     os.close(folder)
     assert len(looked) == 20
     assert claim(registry, 31000) == [None]
+
+
+def test_a_hard_link_to_a_file_of_the_victims_harms_neither(
+    people: list[Person],
+) -> None:
+    """Where fs.protected_hardlinks is off, anybody can give anybody's file the name of a claim."""
+    victim, _hostile = people
+    victim.settle_main()
+    precious = victim.home / "precious"
+    precious.write_text("all my work\n")
+    give(precious, victim.name)
+    os.link(precious, victim.host / f"isoenv.{BASE + 1000}")
+    tree = victim.checkout("tree")
+    assert victim.isoenv("port", "web", cwd=tree) == (f"{BASE + 1000}\n", "")
+    assert precious.read_text() == "all my work\n"
+    os.link(precious, victim.host / "isoenv.31000")
+    assert doctor(victim, tree) == (0, {})
+    assert precious.read_text() == "all my work\n"
 
 
 # -- several registries of one user -------------------------------------------------------------
