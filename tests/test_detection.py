@@ -48,6 +48,8 @@ def stack(ports: str, **values: str) -> list[tuple[int, str, str | None]]:
         ("['127.0.0.1::80']", []),
         ("['3000-3002:3000-3002']", [(p, f"db_{p}", None) for p in (3000, 3001, 3002)]),
         ("['8080:80', '9001:9001']", [(8080, "db", None), (9001, "db_console", None)]),
+        ("['${FORWARD:-127.0.0.1:8000}:80']", [(8000, "db", None)]),
+        ("['${FORWARD:-10.0.0.1:8000}:80']", []),
         ("['a:80']", []),
         ("['0:80']", []),
         ("['65536:80']", []),
@@ -308,3 +310,50 @@ def test_any_text_makes_a_name(text: str, name: str) -> None:
 def test_a_variable_names_its_port() -> None:
     found = ["POSTGRES_PORT", "PORT_API", "PORT", "CONDUCTOR_PORT", "FORWARD_DB_PORT"]
     assert list(map(name_in_variable, found)) == ["postgres", "api", "", "", "forward_db"]
+
+
+NAMES = """\
+services:
+  db: {{container_name: '{name}'}}
+volumes:
+  own: {{name: '{name}'}}
+  theirs: {{name: '{name}', external: {external}}}
+networks:
+  inner: {{name: '{name}'}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "external", "named", "fixed"),
+    [
+        ("shop-db", "true", 0, 3),
+        ("shop-db", "false", 0, 4),
+        ("shop-db", "{name: there}", 0, 3),
+        ("${NAME:-shop-db}", "true", 3, 0),
+        ("${NAME}", "true", 0, 0),
+        ("${NAME:-shop}-db", "true", 0, 0),
+    ],
+)
+def test_names_that_instances_would_share_are_told_from_those_of_a_variable(
+    name: str, external: str, named: int, fixed: int
+) -> None:
+    text = NAMES.format(name=name, external=external)
+    read = compose.parse(text, "compose.yaml", {})
+    assert [each.variable for each in read.named] == ["NAME"] * named
+    assert {each.value for each in read.named} <= {"shop-db"}
+    assert sum(remark.shares for remark in read.remarks) == fixed
+    assert [place.line for place in read.external] == ([] if external == "false" else [5])
+
+
+def test_a_fixed_subnet_and_the_name_of_a_file_are_seen() -> None:
+    text = (
+        "name: shop\nnetworks:\n  a:\n    ipam:\n      config:\n"
+        "        - subnet: 10.9.0.0/16\n        - subnet: $NET\n"
+    )
+    read = compose.parse(text, "compose.yaml", {})
+    assert read.project == "shop"
+    [remark] = read.remarks
+    assert str(remark) == (
+        "compose.yaml:6: the subnet `10.9.0.0/16` is one for all instances: let Docker choose"
+    )
+    assert remark.shares

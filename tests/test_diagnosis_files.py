@@ -152,6 +152,22 @@ def test_what_is_put_right_is_found_no_more(
     assert seen(feature) == []
 
 
+def test_a_name_of_a_variable_that_nobody_sets_is_one_for_all(
+    feature: Path, isoenv: Isoenv
+) -> None:
+    text = "services:\n  db:\n    container_name: ${DB_NAME:-shop-db}\n"
+    (feature / "compose.yaml").write_text(text)
+    kinds = ("compose-project",)
+    [found] = findings(feature, *kinds)
+    assert (found.kind, found.line, found.harmless) == ("fixed-name", 3, False)
+    assert found.message.endswith("container_name `shop-db` is one for all instances")
+    assert found.remedy == '`DB_NAME = "shop-db-{id}"` in `[env]` of isoenv.toml'
+    with (feature / "isoenv.toml").open("a") as file:
+        file.write('DB_NAME = "shop-db-{id}"\n')
+    assert isoenv("claim", cwd=feature).returncode == 0
+    assert findings(feature, *kinds) == []
+
+
 def test_a_fixed_port_that_another_project_has_leased_is_wrong_at_once(
     shop: Path, make_repo: Callable[[str], Path], numbers: dict[str, int], isoenv: Isoenv
 ) -> None:
@@ -165,9 +181,9 @@ def test_a_fixed_port_that_another_project_has_leased_is_wrong_at_once(
 
 
 def test_a_variable_that_the_user_sets_in_his_own_env_is_his_affair(
-    feature: Path, numbers: dict[str, int]
+    feature: Path, free_port: Callable[[], int]
 ) -> None:
-    (feature / ".env").write_text(f"ADMIN_PORT={numbers['admin'] + 7}\n")
+    (feature / ".env").write_text(f"ADMIN_PORT={free_port()}\n")
     assert not [each for each in findings(feature) if each.line == 9]
 
 

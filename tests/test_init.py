@@ -30,12 +30,13 @@ each_project = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
-def project(make_repo: MakeRepo) -> Callable[[str], Path]:
+def project(make_repo: MakeRepo, git: Callable[..., str]) -> Callable[[str], Path]:
     """A repository with the files of one of the projects."""
 
     def project(name: str) -> Path:
         repo = make_repo(name)
         shutil.copytree(PROJECTS / name, repo, dirs_exist_ok=True)
+        git(repo, "add", "--all")
         return repo
 
     return project
@@ -47,8 +48,9 @@ def todo(text: str) -> list[str]:
     return re.findall(r"^# - (.*)$", found[1], re.MULTILINE) if found else []
 
 
-def test_there_are_projects_of_seven_shapes() -> None:
-    assert NAMES == ["django", "go", "monorepo", "next", "orienter", "rails", "vite"]
+def test_there_are_projects_of_eleven_shapes() -> None:
+    first = ["django", "forward", "fullstack", "go", "monorepo", "next", "orienter"]
+    assert [*first, "rails", "sail", "vite", "watch"] == NAMES
 
 
 @each_project

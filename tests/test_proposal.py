@@ -407,3 +407,67 @@ def test_nothing_that_is_found_is_run(
     assert isoenv("init", cwd=repo).returncode == 0
     assert not list(repo.rglob("ran"))
     assert isoenv("check", cwd=repo).returncode == 0
+
+
+def test_a_settings_file_that_git_has_is_everybodys(
+    made: Callable[..., proposal.Proposal], git: Callable[..., str], tmp_path: Path
+) -> None:
+    files = {".env": "API_URL=http://me:s3cr3t@localhost:4000\nPORT=4000\n"}
+    of = made(files)
+    assert "API_URL" not in tables(of).get("env", {})
+    assert told(of)[0].startswith(".env:1: API_URL holds a secret")
+    git(tmp_path / "checkout", "init", "-q")
+    assert "API_URL" not in tables(made(files)).get("env", {})
+    git(tmp_path / "checkout", "add", ".env")
+    of = made(files)
+    assert tables(of)["env"]["API_URL"] == "http://me:s3cr3t@localhost:{ports.web}"
+    assert told(of) == []
+
+
+def test_names_of_containers_that_a_variable_carries_get_the_slot(
+    made: Callable[..., proposal.Proposal],
+) -> None:
+    compose = (
+        "services:\n"
+        "  a: {container_name: '${A_NAME:-shop-a}'}\n"
+        "  b: {container_name: '${COMPOSE_PROJECT_NAME:-shop}'}\n"
+        "  c: {container_name: '${UID:-shop}'}\n"
+        "volumes: {v: {name: '${V_NAME:-shop_v}'}, w: {name: '${V_NAME:-shop_v}'}}\n"
+    )
+    of = made({"compose.yaml": compose})
+    assert tables(of)["env"] == {
+        "COMPOSE_PROJECT_NAME": "{project}-{id}",
+        "A_NAME": "shop-a-{id}",
+        "V_NAME": "shop_v_{id}",
+    }
+    assert 'V_NAME = "shop_v_{id}" # compose.yaml:5' in of.text
+
+
+@pytest.mark.parametrize("directory", ["docker/production", "deploy", "testing", "ci"])
+def test_what_is_for_another_machine_by_its_directory_says_nothing(
+    made: Callable[..., proposal.Proposal], directory: str
+) -> None:
+    of = made({f"{directory}/compose.yaml": "services: {web: {ports: ['443:8000']}}\n"})
+    assert "ports" not in tables(of)
+
+
+@pytest.mark.parametrize(
+    ("value", "told_"),
+    [
+        ("http://localhost", True),
+        ("https://127.0.0.1/x", True),
+        ("http://localhost.example.org", False),
+        ("http://localhost:80", False),
+        ("ftp://localhost", False),
+    ],
+)
+def test_an_address_without_its_port_is_said_where_the_port_moves(
+    made: Callable[..., proposal.Proposal], value: str, *, told_: bool
+) -> None:
+    compose = "services: {web: {ports: ['${WEB_PORT:-80}:80', '${TLS_PORT:-443}:443']}}\n"
+    of = made({"compose.yaml": compose, ".env.example": f"APP_URL={value}\n"})
+    lines = [line for line in told(of) if "is slot 0's address in each instance" in line]
+    assert bool(lines) == told_
+    if value == "https://127.0.0.1/x":
+        address = "https://127.0.0.1:{ports.tls}/x"
+        assert lines[0].endswith(f': `APP_URL = "{address}"` in [env] moves it')

@@ -14,6 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from isoenv.detection.evidence import (
+    LOCAL_HOSTS,
     Place,
     Remark,
     Sighting,
@@ -47,10 +48,21 @@ _PURPOSES = {
 
 
 @dataclass(frozen=True)
+class Named:
+    """A name that a file reads from ``variable``, and what it is where nobody sets that."""
+
+    variable: str
+    value: str
+    kind: str
+    place: Place
+
+
+@dataclass(frozen=True)
 class Stack:
     """What a compose file shows. ``literals`` are values that everybody can read in it.
 
     ``project`` is the name that the file gives itself, ``external`` what it uses of others.
+    ``named`` are names of containers, volumes and networks that are read from a variable.
     """
 
     file: str
@@ -60,6 +72,7 @@ class Stack:
     sightings: list[Sighting] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     literals: set[str] = field(default_factory=set)
+    named: list[Named] = field(default_factory=list)
 
 
 def is_compose(name: str) -> bool:
@@ -147,6 +160,7 @@ class _Reader:
 
     def _see_container_name(self, stack: Stack, node: Node | None) -> None:
         name = _text(node)
+        self._see_named(stack, "container_name", node)
         if node and name and "$" not in name:
             message = f"container_name `{name}` is one for all instances: take the line out"
             stack.remarks.append(Remark(self._place(node), message, shares=True))
@@ -154,6 +168,8 @@ class _Reader:
     def _see_shared(self, stack: Stack, kind: str, entries: Mapping[str, Node]) -> None:
         node = entries.get("name")
         name = _text(node)
+        if not _external(entries):
+            self._see_named(stack, kind, node)
         if node and name and not _external(entries) and "$" not in name:
             message = f"the {kind} `{name}` is one for all instances: take the `name` out"
             stack.remarks.append(Remark(self._place(node), message, shares=True))
@@ -163,6 +179,12 @@ class _Reader:
             if subnet and text and "$" not in text:
                 message = f"the subnet `{text}` is one for all instances: let Docker choose"
                 stack.remarks.append(Remark(self._place(subnet), message, shares=True))
+
+    def _see_named(self, stack: Stack, kind: str, node: Node | None) -> None:
+        text = _text(node) or ""
+        variable, value = variable_of(text), expand(text, self._values)
+        if node and variable and value:
+            stack.named.append(Named(variable, value, kind, self._place(node)))
 
     def _see_ports(self, stack: Stack, service: str, node: Node | None) -> None:
         for item in self._items(node):
@@ -202,6 +224,11 @@ class _Reader:
         text = expand(host, self._values)
         if text is None and variable:
             text = container  # without a default, most people give the same number
+        address, colon, number_ = (text or "").rpartition(":")
+        if variable and colon and address in LOCAL_HOSTS and (port := number(number_)):
+            # The variable holds an address with the port, and is rewritten as such.
+            yield Sighting(port, place, name)
+            return
         low, dash, high = (text or "").partition("-")
         first, last = number(low), number(high if dash else low)
         if first is None or last is None or last < first:

@@ -28,14 +28,14 @@ def is_settings(name: str) -> bool:
 
 
 def is_private(name: str) -> bool:
-    """Whether a file of settings is the user's own, so that its values may be secrets."""
-    words = set(name.split("."))
+    """Whether a file of settings is by its name the user's own, so that it may hold secrets."""
+    words = set(name.rpartition("/")[2].split("."))
     return not words & _SHARED or ("local" in words and not words & {"example", "sample"})
 
 
 def parse(text: str, file: str) -> list[Setting]:
     """Return the settings of a file, of each name the last; what is none is passed over."""
-    private = is_private(file.rpartition("/")[2])
+    private = is_private(file)
     found: dict[str, Setting] = {}
     line, at = 1, 0
     text = text.replace("\r\n", "\n")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from isoenv import reserved
 from isoenv.detection import port_table, stride, variables
 from isoenv.detection.evidence import Place
+from isoenv.detection.variables import Variable
 from isoenv.models import Port
 
 if TYPE_CHECKING:
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from isoenv.detection.evidence import Remark
     from isoenv.detection.port_table import NamedPort, PortTable
     from isoenv.detection.scan import Evidence
-    from isoenv.detection.variables import Variable
 
 # How many of the places that name a port a comment lists.
 PLACES = 3
@@ -56,7 +58,9 @@ def make(evidence: Evidence, project: str) -> Proposal:
     values = port_table.Values(evidence.settings)
     table = port_table.build(evidence, values)
     found = variables.build(evidence, values, table)
-    env = [*_compose_project(evidence, values, project), *found.variables]
+    env = [*_compose_project(evidence, values, project), *_compose_names(evidence)]
+    named = {variable.name for variable in env}
+    env += [variable for variable in found.variables if variable.name not in named]
     of_stacks = [remark for stack in evidence.stacks for remark in stack.remarks]
     remarks = tuple(dict.fromkeys((*of_stacks, *table.remarks, *found.remarks)))
     blocks = [
@@ -86,7 +90,22 @@ def _compose_project(
         name = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_") or "project"
     places = tuple(Place(stack.file, 1) for stack in evidence.stacks)
     comment = "containers and volumes of its own for each, slot 0 too"
-    yield variables.Variable(variables.COMPOSE_VARIABLE, f"{name}-{{id}}", places, comment)
+    yield Variable(variables.COMPOSE_VARIABLE, f"{name}-{{id}}", places, comment)
+
+
+def _compose_names(evidence: Evidence) -> Iterable[Variable]:
+    """Yield the variables that containers, volumes and networks are named by."""
+    found: dict[str, Variable] = {}
+    for named in chain.from_iterable(stack.named for stack in evidence.stacks):
+        name = named.variable
+        if name == variables.COMPOSE_VARIABLE or reserved.objection(name):
+            continue
+        mark = "_" if "_" in named.value and "-" not in named.value else "-"
+        value = named.value.replace("{", "{{").replace("}", "}}")
+        known = found.get(name)
+        places = (*known.places, named.place) if known else (named.place,)
+        found[name] = Variable(name, f"{value}{mark}{{id}}", places)
+    return found.values()
 
 
 def _instance(evidence: Evidence, ports: Sequence[NamedPort]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from isoenv import files
@@ -27,6 +27,8 @@ _SKIPPED = frozenset(
         *("venv", "env", "dist", "build", "target", "out", "tmp", "log", "logs", "coverage"),
         *("test", "tests", "spec", "__tests__", "e2e", "fixtures", "testdata"),
         *("examples", "example", "samples", "templates", "docs", "doc"),
+        # As of files: what is for another machine says nothing about this one.
+        *("prod", "production", "staging", "testing", "ci", "deploy", "deployment"),
     )
 )
 _SHOWN = frozenset({".docker", ".devcontainer"})
@@ -76,9 +78,15 @@ class _Scan:
         for path in self._paths():
             if (text := self._read(path)) is not None:
                 self._texts[path] = text
-        for path, text in self._texts.items():
-            if dotenv.is_settings(os.path.basename(path)):
-                found.settings += dotenv.parse(text, path)
+        settings = [path for path in self._texts if dotenv.is_settings(os.path.basename(path))]
+        shared = self._tracked([path for path in settings if dotenv.is_private(path)])
+        for path in settings:
+            parsed = dotenv.parse(self._texts[path], path)
+            found.settings += (
+                [replace(setting, private=False) for setting in parsed]
+                if path in shared
+                else parsed
+            )
         found.settings.sort(key=_weakness)
         for path, text in self._texts.items():
             for line, name, value in interpolation.defaults(text)[: dotenv.SETTINGS]:
@@ -89,6 +97,23 @@ class _Scan:
             self._see(path, text)
         found.instance = self._instance()
         return found
+
+    def _tracked(self, paths: list[str]) -> set[str]:
+        """Return which files are in the repository: everybody has them, whatever their name."""
+        if not paths:
+            return set()
+        try:
+            from git import Git
+            from git.exc import GitError
+        except ImportError:
+            # GitPython cannot be imported where there is no git.
+            return set()
+        try:
+            argv = ["git", "ls-files", "-z", "--", *paths]
+            listed = Git(self._root).execute(argv, stdout_as_string=False)
+        except (GitError, OSError):
+            return set()
+        return set(os.fsdecode(listed).split("\0"))
 
     def _see(self, path: str, text: str) -> None:
         directory, name = os.path.split(path)

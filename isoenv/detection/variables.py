@@ -30,6 +30,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # The database in a URL: `postgres://user@host:5432/` and the name after it.
 _URL_DATABASE = re.compile(r"([a-z][a-z0-9+]*://[^/?#\s]*:\d+/)([A-Za-z][A-Za-z0-9_-]*)(?=[?#]|$)")
 _REDIS = re.compile(r"(rediss?://[^/?#\s]*:\d+)(?:/0?)?$")
+# An address of this machine that leaves out the usual port.
+_PORTLESS = re.compile(r"(http(s?)://(?:localhost|127\.0\.0\.1))(/[\w./-]*)?")
 _NUMBERED = re.compile(r"(.*[A-Za-z][_-])0")
 _CREDENTIALS = re.compile(r"\b([a-z][a-z0-9+]*)://([^/@\s:]*)(?::([^/@\s]*))?@", re.IGNORECASE)
 _TELLTALE = ("key", "token", "secret", "pass", "sig", "auth")
@@ -106,11 +108,24 @@ class _Builder:
             return Variable(setting.name, f"{{ports.{alias}}}", (setting.place,))
         value = self._value(setting)
         if value is None or (made := self._rewritten(setting, value)) is None:
+            self._see_portless(setting, value or "")
             return None
         if setting.private and self._is_secret(value):
             return self._without_secret(setting)
         template, comment = made
         return Variable(setting.name, template, (setting.place,), comment)
+
+    def _see_portless(self, setting: Setting, value: str) -> None:
+        """Say that an address leaves out a port that is another one in each instance."""
+        match = _PORTLESS.fullmatch(value)
+        name = match and self._ports.get(443 if match[2] else 80)
+        # Not rewritten: with `:80` it would be another origin to browsers in slot 0.
+        if match and name:
+            address = f"{match[1]}:{{ports.{name}}}{match[3] or ''}"
+            message = f"{setting.name} is slot 0's address in each instance"
+            self._remark(
+                setting.place, f'{message}: `{setting.name} = "{address}"` in [env] moves it'
+            )
 
     def _value(self, setting: Setting) -> str | None:
         """Return the expanded value, with the slot where it names the instance's variable."""

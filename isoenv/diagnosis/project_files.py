@@ -50,6 +50,11 @@ class Examined:
         """The variables that isoenv sets in each instance."""
         return exported(self.here)
 
+    @property
+    def set_by_hand(self) -> set[str]:
+        """The variables that the user sets in a file of this checkout's own."""
+        return {each.name for each in self.found.settings if each.private}
+
     def file(self, place: Place) -> str:
         """Return the absolute path of a place's file."""
         return f"{self.root}/{place.file}"
@@ -90,6 +95,11 @@ def _names(of: Examined) -> Iterator[Finding]:
             if remark.shares:
                 message, _, remedy = remark.message.partition(": ")
                 yield _finding(of, "fixed-name", remark.place, message, remedy)
+        for named in stack.named:
+            if named.variable not in of.exported | of.set_by_hand | {COMPOSE_VARIABLE}:
+                message = f"{named.kind} `{named.value}` is one for all instances"
+                remedy = f'`{named.variable} = "{named.value}-{{id}}"` in `[env]` of isoenv.toml'
+                yield _finding(of, "fixed-name", named.place, message, remedy)
         for place in stack.external:
             message = "made elsewhere, one for all instances: right if they are to share it"
             yield replace(
@@ -125,12 +135,11 @@ def _fixed_ports(of: Examined) -> Iterator[Finding]:
     owners = clashes.owners(of.leases)
     by_base = {port.base: port for port in of.here.config.ports.values()}
     named = of.table.by_number
-    set_by_hand = {each.name for each in of.found.settings if each.private}
     for sighting in _sightings(of):
         is_read = bool(sighting.variable)
         if not sighting.listens or sighting.port not in named:
             continue
-        if is_read and sighting.variable in of.exported | set_by_hand:
+        if is_read and sighting.variable in of.exported | of.set_by_hand:
             continue
         if not is_read and sighting.fixed is None:
             continue
