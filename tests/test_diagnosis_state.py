@@ -180,6 +180,7 @@ def test_a_stopped_process_that_keeps_the_lock_is_named(directory: Path) -> None
         (("/", "nfs"), ("/home/you/.local/state", "ext4"), "ext4"),
         (("/home", "9p"), ("/home/you/.local/stat", "ext4"), "9p"),
         (("/home", "ext4"), ("/home", "virtiofs"), "virtiofs"),
+        (("/home", "cifs"), ("/", "ext4"), "cifs"),
     ],
 )
 def test_the_file_system_is_that_of_the_nearest_mount(

@@ -198,17 +198,34 @@ def test_ports_in_the_ephemeral_range_come_with_the_line_that_protects_them(
     assert bounds
     low = bounds[1] - 10
     with Registry(str(tmp_path / "state")) as registry, registry.transaction():
-        for slot, port in ((1, low), (2, low + 1), (3, low + 2), (4, low + 4)):
+        outside = (5, bounds[0] - 1)
+        for slot, port in ((1, low), (2, low + 1), (3, low + 2), (4, low + 4), outside):
             lease = registry.insert(Project("shop", "shop"), slot, f"shop-{slot}")
             registry.reserve(lease, {"web": (port, False)})
     done = isoenv("doctor", "--json", cwd=tmp_path)
     [row] = json.loads(done.stdout)["doctor"]
     assert (done.returncode, row["kind"], row["harmless"]) == (0, "ephemeral", True)
     protected = ports.reserved_ports()
+    assert row["message"].startswith(f"{4 - len(protected & set(range(low, low + 5)))} leased")
     if not protected:
         line = f"net.ipv4.ip_local_reserved_ports={low}-{low + 2},{low + 4}"
         assert row["remedy"] == f"`sudo sysctl -w {line}`"
     assert f"{bounds[0]}-{bounds[1]}" in row["message"]
+
+
+def test_a_port_that_two_instances_have_is_wrong_unless_nobody_can_move(
+    tmp_path: Path, isoenv: Isoenv
+) -> None:
+    with Registry(str(tmp_path / "state")) as registry, registry.transaction():
+        for name, slot, port in (("a", 0, 4000), ("b", 0, 4000), ("a", 1, 5000), ("b", 0, 5000)):
+            project = Project(f"{name}{port}", f"{name}{port}")
+            lease = registry.insert(project, slot, f"{name}-{slot}")
+            registry.reserve(lease, {"web": (port, True)})
+    done = isoenv("doctor", "--json", cwd=tmp_path)
+    found = [row for row in json.loads(done.stdout)["doctor"] if row["kind"] == "clash"]
+    assert [(row["port"], row["harmless"]) for row in found] == [(4000, True), (5000, False)]
+    said = "port 5000 is reserved by a5000/1 a-1 (web) and b5000/0 b-0 (web)"
+    assert (done.returncode, found[1]["message"]) == (1, said)
 
 
 def test_a_damaged_registry_is_said_and_not_touched(
@@ -219,7 +236,8 @@ def test_a_damaged_registry_is_said_and_not_touched(
     for args in ([], ["--fix"]):
         done = isoenv("doctor", *args, cwd=shop, trusted=False)
         assert (done.returncode, done.stderr) == (1, "")
-        assert done.stdout.startswith(f"wrong: the registry {file} is damaged: ")
+        [line] = done.stdout.splitlines()
+        assert line.startswith(f"wrong: the registry {file} is damaged: ")
         assert file.read_bytes() == b"garbage " * 1000
 
 
