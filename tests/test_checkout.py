@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoenv import checkout, tokens
@@ -329,6 +329,7 @@ def test_a_name_that_no_instance_may_have_is_wrong_usage(name: str) -> None:
 words = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\\\t\n\rtn\udcff"))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(words, st.tuples(st.integers(0, 65535), words)))
 def test_a_token_is_read_as_it_was_written(entries: dict[str, tuple[int, str]]) -> None:
     with tempfile.TemporaryDirectory() as root:
