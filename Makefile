@@ -7,7 +7,7 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(filter-out %.py,$(wildcard scripts/*)) .ci/run
-PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox
+PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox postgresql redis-server
 
 MAKEFLAGS += --no-print-directory
 

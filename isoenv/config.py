@@ -97,6 +97,12 @@ def parse(layers: Sequence[Layer], preset_text: Callable[[str], str | None]) -> 
         entries = _merge(entries, source.entries)
     config = sections.read(Table((), entries, findings.report))
     findings.check()
+    if config.databases:
+        from isoenv.databases import isolation
+
+        for name, key, message in isolation.objections(config):
+            findings.report(("databases", name, key), message)
+    findings.check()
     return replace(config, preset=preset, sources=tuple(layer.path for layer in layers))
 
 

@@ -47,3 +47,9 @@ class PortTakenError(IsoenvError):
     """A port that is needed belongs to another process."""
 
     exit_code = 6
+
+
+class TimedOutError(IsoenvError):
+    """A lock or a wait took longer than the user wanted to wait."""
+
+    exit_code = 75

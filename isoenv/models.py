@@ -85,6 +85,20 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """A database that each instance has; ``shared``: that all instances have together.
+
+    ``url`` and ``template``, the database or the ``file:`` that a new one starts as, are
+    templates in a Config and expanded in an Environment.
+    """
+
+    name: str
+    url: str
+    template: str | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Numbering:
     """The ``[instance]`` table: how slots are chosen and ports follow from them.
 
@@ -120,7 +134,7 @@ class Config:
     flags: Mapping[str, Flag] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
-    databases: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     preset: str | None = None
     sources: tuple[str, ...] = ()
@@ -156,6 +170,7 @@ class Environment:
     path_prepend: tuple[str, ...] = ()
     dirs: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from isoenv import template
@@ -9,9 +10,9 @@ from isoenv.errors import NotFoundError
 from isoenv.models import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from isoenv.models import Config, Instance
+    from isoenv.models import Config, Database, Instance
 
 
 def resolve(config: Config, instance: Instance, home: str) -> Environment:
@@ -41,6 +42,16 @@ def resolve(config: Config, instance: Instance, home: str) -> Environment:
         dirs[name] = variables[name] = _absolute(template.expand(text, lookup), instance.root)
     for name, value in config.env.items():
         variables[name] = None if value is False else template.expand(value, lookup)
+    databases = {
+        name: replace(
+            database,
+            url=template.expand(database.url, lookup),
+            template=database.template and template.expand(database.template, lookup),
+        )
+        for name, database in config.databases.items()
+    }
+    for database in list(databases.values()):
+        _cut_name(database, databases, variables, config.env)
     return Environment(
         instance,
         variables,
@@ -50,6 +61,7 @@ def resolve(config: Config, instance: Instance, home: str) -> Environment:
         ),
         dirs,
         {name: value for name, value in variables.items() if value and is_url(value)},
+        databases,
     )
 
 
@@ -74,6 +86,23 @@ def mask(url: str) -> str:
     # `localhost:3000/@vite` has an @ behind a port. A password may hold anything, even a slash.
     port, slash, _ = password.partition("/")
     return url if slash and port.isdecimal() else f"{scheme}://{user}:***@{place}"
+
+
+def _cut_name(
+    database: Database,
+    databases: dict[str, Database],
+    variables: dict[str, str | None],
+    names: Iterable[str],
+) -> None:
+    """Put a short name for one that PostgreSQL would cut, also where the program reads it."""
+    from isoenv.databases import address
+
+    for long, short in address.long_names(database.url):
+        for name in names:
+            value = variables[name]
+            variables[name] = value and value.replace(long, short)
+        for name, other in databases.items():
+            databases[name] = replace(other, url=other.url.replace(long, short))
 
 
 def _lookup(

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from isoenv import names, reserved
-from isoenv.models import Config, Flag, Numbering, Port, Service
+from isoenv.models import Config, Database, Flag, Numbering, Port, Service
 from isoenv.tables import NAME, did_you_mean, dotted, quote, spell, spell_or
 
 if TYPE_CHECKING:
@@ -294,18 +294,18 @@ def _seconds(table: Table, key: str, default: float) -> float:
     return default
 
 
-def _databases(table: Table, fields: Fields) -> dict[str, Mapping[str, object]]:
-    databases: dict[str, Mapping[str, object]] = {}
+def _databases(table: Table, fields: Fields) -> dict[str, Database]:
+    databases: dict[str, Database] = {}
     for name in table.entries:
         table.check_name(name)
         database = table.table(name)
         database.report_unknown("url", "template", "shared")
         if isinstance(table.entries[name], dict) and "url" not in database.entries:
             database.report("url", "`url` is missing: a postgresql:// or sqlite:/// address")
-        for key in ("url", "template"):
-            database.check_template(key, database.text(key) or "", fields)
-        database.boolean("shared")
-        databases[name] = dict(database.entries)
+        url, template = database.text("url") or "", database.text("template")
+        database.check_template("url", url, fields)
+        database.check_template("template", template or "", fields)
+        databases[name] = Database(name, url, template, database.boolean("shared"))
     return databases
 
 

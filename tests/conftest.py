@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from servers import postgres, postgres_server  # noqa: F401  # fixtures, found by their names
 
 from isoenv import context, trust
 from isoenv.errors import IsoenvError, NotTrustedError
@@ -29,7 +30,18 @@ ROOT = Path(__file__).resolve().parents[1]
 AWKWARD = """it's; $HOME && "x" é🚒"""
 
 # What a shell, git, isoenv or a table on the caller's terminal would have put there.
-FOREIGN = ("ISOENV_", "__ISOENV_", "_ISOENV_", "GIT_", "SKY", "DIRENV_", "XDG_", "LC_", "CLAUDE_")
+FOREIGN = (
+    "ISOENV_",
+    "__ISOENV_",
+    "_ISOENV_",
+    "GIT_",
+    "SKY",
+    "DIRENV_",
+    "XDG_",
+    "LC_",
+    "CLAUDE_",
+    "PG",
+)
 FOREIGN_NAMES = {
     *("AI_INSTANCE_ID", "BASH_ENV", "ENV", "ZDOTDIR", "PROMPT_COMMAND", "PWD", "OLDPWD"),
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONPATH"),

@@ -20,6 +20,7 @@ MODULES = {
 PURE_NAMES = {
     *("allocator", "config", "envdiff", "errors", "models", "names", "positions", "reserved"),
     *("resolver", "sections", "tables", "template"),
+    *("databases/address", "databases/isolation", "databases/marks", "databases/naming"),
 }
 PURE = {name for name in MODULES if name in PURE_NAMES or name.startswith("shells/")}
 

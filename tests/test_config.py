@@ -6,7 +6,7 @@ import pytest
 
 from isoenv import presets
 from isoenv.config import LIMIT, ConfigProblems, Layer, Problem, decode, parse
-from isoenv.models import Config, Flag, Numbering, Port, Service
+from isoenv.models import Config, Database, Flag, Numbering, Port, Service
 
 ORIENT = """\
 project = "orienter"
@@ -174,7 +174,7 @@ def test_every_other_form_of_a_value_is_read() -> None:
         stop = ["y"]
         health = "tcp:80"
         [databases.main]
-        url = "postgresql://localhost/{env.EMPTY}"
+        url = "postgresql://localhost/app{env.EMPTY}"
         template = "base_{id}"
         shared = true
         [limits]
@@ -208,11 +208,7 @@ def test_every_other_form_of_a_value_is_read() -> None:
     )
     assert config.services["b"] == Service("b", start="x", stop=("y",), health="tcp:80")
     assert config.databases == {
-        "main": {
-            "url": "postgresql://localhost/{env.EMPTY}",
-            "template": "base_{id}",
-            "shared": True,
-        }
+        "main": Database("main", "postgresql://localhost/app{env.EMPTY}", "base_{id}", shared=True)
     }
     assert config.limits == {"agents": 0}
 

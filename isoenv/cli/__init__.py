@@ -30,6 +30,7 @@ COMMANDS = (
     "check",
     "schema",
     "render",
+    "db",
     "prune",
     "doctor",
     "on",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from isoenv import pruning
 from isoenv.cli import start
+from isoenv.databases import orphans
 from isoenv.errors import IsoenvError
+
+if TYPE_CHECKING:
+    from isoenv.context import Caller
+    from isoenv.registry import Registry
 
 
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Say what would be given back, and do nothing.")
-@click.option("--purge", is_flag=True, help="Delete the instances' own directories too.")
+@click.option(
+    "--purge", is_flag=True, help="Delete the instances' own directories and databases too."
+)
 def command(*, dry_run: bool, purge: bool) -> int:
     """Give back the slots of checkouts that are gone.
 
@@ -26,6 +35,8 @@ def command(*, dry_run: bool, purge: bool) -> int:
     caller = start.caller()
     failed = False
     with start.registry(caller) as registry:
+        if purge:
+            failed = _drop_databases(caller, registry, dry_run=dry_run)
         found = pruning.orphans(caller, registry)
         for orphan in found:
             lease = orphan.lease
@@ -46,3 +57,21 @@ def command(*, dry_run: bool, purge: bool) -> int:
     if not found:
         start.say("nothing is gone")
     return int(failed)
+
+
+def _drop_databases(caller: Caller, registry: Registry, *, dry_run: bool) -> bool:
+    """Drop the databases of checkouts that are gone, naming each first; return whether one stays.
+
+    Before their leases are given back: a password may hang on the ports in them.
+    """
+    failed = False
+    for orphan in orphans.orphans(caller, registry):
+        start.say(f"{'would drop' if dry_run else 'dropping'} {orphan.title}")
+        if dry_run:
+            continue
+        try:
+            orphans.drop(caller, orphan)
+        except IsoenvError as error:
+            start.say(f"kept {orphan.title}: {error}")
+            failed = True
+    return failed

@@ -1,0 +1,3 @@
+"""The databases of instances: made from a template, marked as isoenv's, dropped only then."""
+
+from __future__ import annotations
