@@ -183,6 +183,20 @@ def worktree(git: Callable[..., str]) -> Callable[[Path, str], Path]:
 
 
 @pytest.fixture
+def linked(
+    git: Callable[..., str], worktree: Callable[[Path, str], Path]
+) -> Callable[[Path, str], Path]:
+    """Commit all that is in a repository and add a linked worktree, which so has it too."""
+
+    def linked(repo: Path, name: str) -> Path:
+        git(repo, "add", "--all")
+        git(repo, "commit", "--quiet", "--allow-empty", "--message=configured")
+        return worktree(repo, name)
+
+    return linked
+
+
+@pytest.fixture
 def allow() -> Callable[[Path], None]:
     """Trust the configuration of a directory, as `isoenv allow` does; not a broken one."""
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from isoenv import files, flock, paths
 from isoenv.databases import ownership, records
+from isoenv.databases.address import Sqlite
 from isoenv.databases.ownership import Found
 from isoenv.databases.targets import Dump
 from isoenv.errors import IsoenvError, TimedOutError
@@ -22,7 +23,6 @@ from isoenv.errors import IsoenvError, TimedOutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from isoenv.databases.address import Sqlite
     from isoenv.databases.desk import Desk
     from isoenv.databases.records import Record
     from isoenv.databases.targets import Target
@@ -173,34 +173,35 @@ class Database:
     def _fill(self) -> None:
         source = self.target.template
         with closing(sqlite3.connect(os.fsencode(self.temporary), isolation_level=None)) as new:
+            # What a power cut leaves of it is dropped anyway, and the whole is synced at its end.
+            new.execute("PRAGMA synchronous = OFF")
             if source is None:
                 # Makes it a database, and not merely an empty file.
                 new.execute("VACUUM")
             elif isinstance(source, Dump):
                 _load(new, source.path)
-            else:
-                self._copy(source.identity[-1], new)
+            elif isinstance(source, Sqlite):
+                self._copy(source.path, new)
 
     def _copy(self, path: str, new: sqlite3.Connection) -> None:
         if not os.path.isfile(path):
             raise IsoenvError(f"there is no template {path}: make it, or see `template`")
         uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-        while True:
-            try:
-                with closing(sqlite3.connect(uri, uri=True, timeout=0)) as source:
-                    source.backup(new)
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) and "busy" not in str(error):
-                    raise
-            else:
-                return
-            if self._left() <= 0:
-                users = ownership.names(_users(path)) or "a program of another user"
-                raise TimedOutError(
-                    f"{path} cannot be copied, it is being written by {users}: close it, or "
-                    f"`isoenv db freeze {self.target.name}` with a template of its own"
-                )
-            time.sleep(INTERVAL)
+        with closing(sqlite3.connect(uri, uri=True, timeout=0)) as source:
+            # It tries a locked one again for ever, and says how it goes after each step.
+            source.backup(new, progress=self._watch, sleep=INTERVAL)
+
+    def _watch(self, status: int, _remaining: int, _total: int) -> None:
+        """End the copying of a template that stays locked."""
+        if status not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or self._left() > 0:
+            return
+        source = self.target.template
+        path = source.path if isinstance(source, Sqlite) else ""
+        users = ownership.names(_users(path)) or "a program of another user"
+        raise TimedOutError(
+            f"{path} cannot be copied, it is being written by {users}: close it, or "
+            f"`isoenv db freeze {self.target.name}` with a template of its own"
+        )
 
 
 def _load(new: sqlite3.Connection, path: str) -> None:
@@ -209,13 +210,15 @@ def _load(new: sqlite3.Connection, path: str) -> None:
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
-                statement += line
+                for piece in line.split(";")[:-1]:
+                    statement += f"{piece};"
+                    if sqlite3.complete_statement(statement):
+                        new.execute(statement)
+                        statement = ""
+                statement += line.rpartition(";")[2]
                 if not statement.strip():
                     statement, start = "", number + 1
-                elif sqlite3.complete_statement(statement):
-                    new.executescript(statement)
-                    statement, start = "", number + 1
-            new.executescript(statement)
+        new.execute(statement)
     except sqlite3.Error as error:
         raise IsoenvError(f"{path}:{start}: {error}: the database was not made") from None
     except UnicodeDecodeError:
