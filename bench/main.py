@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import behaviours
 import commands
+import databases
 import hooks
 import leases
 import tools
@@ -33,6 +34,7 @@ SECTIONS: dict[str, int] = {
     "exec": 60,
     "scripts": 60,
     "leases": 3,
+    "databases": 7,
     "behaviours": 1,
 }
 
@@ -104,6 +106,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
     shells = [shell for shell in SHELLS if shell.name in (options.shell or [shell.name])]
     sample = 0.001 if options.quick else hooks.SAMPLE
     size = leases.Size(3, 20) if options.quick else leases.Size(50, 1000)
+    megabytes = 2 if options.quick else databases.LARGE
     with World() as world:
         place = hooks.Place(world, found, shells, shop(world, found), sample)
         measures: dict[str, Callable[[], Table]] = {
@@ -114,6 +117,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
             "exec": lambda: commands.measure_exec(place, rounds["exec"]),
             "scripts": lambda: commands.measure_scripts(place, rounds["scripts"]),
             "leases": lambda: leases.measure(world, found, size, rounds["leases"]),
+            "databases": lambda: databases.measure(world, found, megabytes, rounds["databases"]),
             "behaviours": lambda: behaviours.observe(world, found, shells),
         }
         for name in chosen:

@@ -85,7 +85,7 @@ def unprivileged() -> list[str]:
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
-def start_postgres(directory: str, port: int) -> subprocess.Popen[bytes]:
+def start_postgres(directory: str, port: int, settings: str = _CONFIG) -> subprocess.Popen[bytes]:
     """Make a server's data in a directory, start it there, and return its process."""
     programs = binaries()
     assert programs is not None
@@ -106,7 +106,7 @@ def start_postgres(directory: str, port: int) -> subprocess.Popen[bytes]:
         env=environ,
     )
     with open(f"{data}/postgresql.conf", "a", encoding="utf-8") as config:
-        config.write(_CONFIG)
+        config.write(settings)
         config.write(f"port = {port}\nlisten_addresses = '127.0.0.1'\n")
         config.write(f"unix_socket_directories = '{directory}'\n")
     Path(f"{data}/pg_hba.conf").write_text(_ACCESS, encoding="utf-8")

@@ -25,7 +25,12 @@ FIGURE = re.compile(r"-?[\d.]+ (?:µs|ms|s) \(-?[\d.]+ (?:µs|ms|s)\)")
 
 # Each measurement and how many figures the smallest run of it has, without mise.
 OF_A_SHELL = {"prompts": 4, "terminals": 6, "changes": 3, "loads": 3}
-OF_ALL = {"exec": 4, "scripts": 7, "leases": 8}
+OF_ALL = {
+    "exec": 4,
+    "scripts": 7,
+    "leases": 8,
+    "databases": 6,
+}
 
 
 def rows(table: str) -> list[list[str]]:
