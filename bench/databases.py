@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LARGE = 200
 GOAL = 1.2
 # Rows of a table that fill a MB.
-ROWS = 1290
+ROWS = 1490
 
 _TOML = """\
 project = "databases"
