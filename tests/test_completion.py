@@ -29,6 +29,8 @@ proxy = 8080
 WHATSAPP_ENABLED = { main = true }
 [templates]
 "nginx.conf" = "nginx.template"
+[databases.main]
+url = "sqlite:///{id}.db"
 """
 
 # What is typed before the tab, and the words that can follow.
@@ -40,6 +42,8 @@ TYPED = {
     "isoenv exec 5": {"5"},
     "isoenv enable ": {"WHATSAPP_ENABLED"},
     "isoenv render ": {"nginx.conf"},
+    "isoenv db freeze ": {"main"},
+    "isoenv db re": {"refresh", "reset"},
     "isoenv list --a": {"--all"},
     "isoenv export z": {"zsh"},
 }

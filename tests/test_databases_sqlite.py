@@ -142,10 +142,7 @@ def test_a_relative_file_is_no_database_of_a_bare_number(shop: Path, db: Isoenv)
     assert f"{shop}/dev.db would be database main of every number" in done.stderr
 
 
-@pytest.mark.parametrize("force", [[], ["--force"]])
-def test_a_file_that_isoenv_did_not_make_is_never_removed(
-    shop: Path, db: Isoenv, force: list[str]
-) -> None:
+def test_a_file_that_isoenv_did_not_make_is_never_removed(shop: Path, db: Isoenv) -> None:
     theirs, replaced = shop / "data/app-1.db", shop / "data/app-2.db"
     fill(theirs)
     assert db("create", "2", cwd=shop).returncode == 0
@@ -154,8 +151,8 @@ def test_a_file_that_isoenv_did_not_make_is_never_removed(
     for slot, file in (("1", theirs), ("2", replaced)):
         assert db("create", slot, cwd=shop).returncode == 0
         assert states(db("list", slot, "--json", cwd=shop)) == ["foreign"]
-        for command in ("drop", "reset"):
-            done = db(command, slot, *force, cwd=shop)
+        for command in (["drop"], ["drop", "--force"], ["reset", "--force"]):
+            done = db(*command, slot, cwd=shop)
             assert (done.returncode, "was not made by isoenv" in done.stderr) == (1, True)
         assert count(file) == 1
 

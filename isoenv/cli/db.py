@@ -156,7 +156,7 @@ def list_(instance: str | None, *, as_json: bool) -> int:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", type=params.DatabaseParam())
 @_timeout_option
 def freeze(name: str, timeout: float) -> None:
     """Make the template of database NAME one that nobody can connect to.
@@ -174,7 +174,7 @@ def freeze(name: str, timeout: float) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", type=params.DatabaseParam())
 @_timeout_option
 @_force_option("End the connections to slot 0's database.")
 def refresh(name: str, timeout: float, *, force: bool) -> None:

@@ -101,6 +101,16 @@ class FlagParam(_Completed):
         yield from map(CompletionItem, place.config.flags)
 
 
+class DatabaseParam(_Completed):
+    """The name of a database in the configuration."""
+
+    name = "name"
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the databases of this checkout's configuration."""
+        yield from map(CompletionItem, place.config.databases)
+
+
 class TargetParam(_Completed):
     """A file that ``[templates]`` writes."""
 

@@ -26,8 +26,6 @@ class Found:
     mark: Mark | None
     size: int | None = None
     users: Sequence[str] = ()
-    is_open: bool = True
-    is_template: bool = False
 
 
 def is_ours(target: Target, record: Record | None, mark: Mark | None) -> bool:

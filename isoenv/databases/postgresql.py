@@ -57,7 +57,7 @@ class Database:
                 return None, left
             users = session.users(self.place.database)
             mark = marks.read(row.comment)
-            return Found(mark, row.size, users, row.is_open, row.is_template), left
+            return Found(mark, row.size, users), left
 
     def create(self) -> bool:
         """Make it where it is missing; return whether it was."""
@@ -109,6 +109,8 @@ class Database:
                 self._build(session, frozen=True)
             else:
                 _freeze(session, self.place.database)
+                if users := session.users(self.place.database):
+                    self.desk.say(f"still connected to {self.place}: {ownership.names(users)}")
             return row is None
 
     def refresh(self, *, force: bool) -> None:

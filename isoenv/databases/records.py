@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,6 @@ class Record:
     project: str
     identity: tuple[int, int] | None = None
     token: str | None = None
-    root: str | None = None
     git_dir: str | None = None
     device: int | None = None
     inode: int | None = None
@@ -61,12 +60,9 @@ def of(target: Target, project: str, identity: tuple[int, int] | None = None) ->
 
 
 def _held(record: Record, lease: Lease) -> Record:
-    from dataclasses import replace
-
     return replace(
         record,
         token=lease.token,
-        root=lease.root,
         git_dir=lease.git_dir,
         device=lease.device,
         inode=lease.inode,
@@ -100,7 +96,6 @@ def write(state: str, record: Record) -> None:
         "project": record.project,
         "identity": record.identity,
         "token": record.token,
-        "root": record.root,
         "git_dir": record.git_dir,
         "device": record.device,
         "inode": record.inode,
@@ -165,7 +160,6 @@ def _read(file: str) -> Record | None:
             content["project"],
             tuple(content["identity"]) if content["identity"] else None,
             content["token"],
-            content["root"],
             content["git_dir"],
             content["device"],
             content["inode"],

@@ -31,7 +31,7 @@ STARTING = ("starting up", "not yet accepting", "recovery")
 UNREACHED = ": is it running, and is its address in `url` right?"
 
 _DATABASES = """
-SELECT datname, shobj_description(oid, 'pg_database'), datallowconn, datistemplate,
+SELECT datname, shobj_description(oid, 'pg_database'), datistemplate,
        CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END
 FROM pg_database WHERE datname = ANY(%s::name[])
 """
@@ -53,7 +53,6 @@ class Row:
     """A row of the server's list of databases; ``size`` is None where it may not be asked for."""
 
     comment: str | None
-    is_open: bool
     is_template: bool
     size: int | None
 
@@ -115,10 +114,7 @@ class Session:
     def rows(self, *names: str) -> dict[str, Row]:
         """Return those of these databases that are there."""
         found = self.connection.execute(_DATABASES, [list(names)]).fetchall()
-        return {
-            name: Row(comment, is_open, is_template, size)
-            for name, comment, is_open, is_template, size in found
-        }
+        return {name: Row(comment, is_template, size) for name, comment, is_template, size in found}
 
     def users(self, database: str) -> list[str]:
         """Return who is connected to a database, for people."""
@@ -172,7 +168,7 @@ def told(place: Postgres) -> Iterator[None]:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         user = place.parameters.get("user", "ROLE")
-        remedy = f'`ALTER ROLE "{user}" CREATEDB`, or its owner'
+        remedy = f'`ALTER ROLE "{user}" CREATEDB`, or connect as its owner'
         raise IsoenvError(place.hide(f"{place}: {reason(error)}: {remedy}")) from None
     except psycopg.Error as error:
         raise IsoenvError(place.hide(f"{place}: {reason(error)}")) from None

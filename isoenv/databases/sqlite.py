@@ -52,8 +52,7 @@ class Database:
         if status is None:
             return None, left
         record = self._record(status)
-        is_open = bool(status.st_mode & 0o222)
-        return Found(record.mark if record else None, status.st_size, (), is_open), left
+        return Found(record.mark if record else None, status.st_size), left
 
     def create(self) -> bool:
         """Make it where it is missing; return whether it was."""
