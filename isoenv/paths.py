@@ -105,6 +105,11 @@ def instance_dir(state: str, project_key: str, project_name: str, slot: int) -> 
     return f"{state}/instances/{safe[:48].lstrip('.') or 'project'}-{_tag(project_key)}/{slot}"
 
 
+def services_dir(state: str, project_key: str, slot: int) -> str:
+    """Return where the records of an instance's services are."""
+    return f"{state}/services/{_tag(project_key)}.{slot}"
+
+
 def notice_file(state: str, project_key: str, slot: int) -> str:
     """Return the file that is touched when the registry's word on an instance changes."""
     return f"{state}/notices/{_tag(project_key)}.{slot}"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     _Pairs = list[tuple[int | None, sconn | pconn]]
 
 COMMAND_WIDTH = 60
+# What holds a port on behalf of a container, whose own process nobody sees.
+PUBLISHERS = ("docker-proxy", "rootlessport", "com.docker.")
 PROC_NET = ("/proc/net/tcp", "/proc/net/tcp6")
 SYS_IPV4 = "/proc/sys/net/ipv4"
 
@@ -105,6 +107,11 @@ def describe(holder: Holder) -> str:
     if holder.pid is None:
         return "another user's process"
     return f"{holder.command or 'a process'} (pid {holder.pid})"
+
+
+def is_publisher(holder: Holder) -> bool:
+    """Whether a process holds its port on behalf of a container."""
+    return (holder.command or "").startswith(PUBLISHERS)
 
 
 def ephemeral_range() -> tuple[int, int] | None:

@@ -37,16 +37,16 @@ def resolve(config: Config, instance: Instance, home: str) -> Environment:
     for name in config.flags:
         variables[name] = "true" if instance.flags.get(name) else "false"
     dirs: dict[str, str] = {}
-    lookup = _lookup(instance, home, dirs, variables)
+    look = _lookup(instance, home, dirs, variables)
     for name, text in config.dirs.items():
-        dirs[name] = variables[name] = _absolute(template.expand(text, lookup), instance.root)
+        dirs[name] = variables[name] = _absolute(template.expand(text, look), instance.root)
     for name, value in config.env.items():
-        variables[name] = None if value is False else template.expand(value, lookup)
+        variables[name] = None if value is False else template.expand(value, look)
     databases = {
         name: replace(
             database,
-            url=template.expand(database.url, lookup),
-            template=database.template and template.expand(database.template, lookup),
+            url=template.expand(database.url, look),
+            template=database.template and template.expand(database.template, look),
         )
         for name, database in config.databases.items()
     }
@@ -56,8 +56,7 @@ def resolve(config: Config, instance: Instance, home: str) -> Environment:
         instance,
         variables,
         tuple(
-            _absolute(template.expand(entry, lookup), instance.root)
-            for entry in config.path_prepend
+            _absolute(template.expand(entry, look), instance.root) for entry in config.path_prepend
         ),
         dirs,
         {name: value for name, value in variables.items() if value and is_url(value)},
@@ -68,6 +67,11 @@ def resolve(config: Config, instance: Instance, home: str) -> Environment:
 def instance_dir(text: str, instance: Instance, home: str) -> str:
     """Expand the ``dir`` of ``[instance]``, for an instance that does not have it yet."""
     return _absolute(template.expand(text, _lookup(instance, home, {}, {})), instance.root)
+
+
+def lookup(environment: Environment, home: str) -> Callable[[str], str]:
+    """Return what a template's fields stand for in a computed environment."""
+    return _lookup(environment.instance, home, environment.dirs, environment.variables)
 
 
 def is_url(value: str) -> bool:
@@ -119,7 +123,7 @@ def _lookup(
         "home": home,
     }
 
-    def lookup(field: str) -> str:
+    def look(field: str) -> str:
         table, _, key = field.partition(".")
         if table == "ports":
             return str(_port(instance, key))
@@ -129,7 +133,7 @@ def _lookup(
             return variables[key] or ""
         return plain[field]
 
-    return lookup
+    return look
 
 
 def _port(instance: Instance, name: str) -> int:

@@ -27,6 +27,11 @@ def text(name: str) -> str:
     return (directory() / name).read_text(encoding="utf-8")
 
 
+def path(name: str) -> str:
+    """Return where a script is, for a shell to run."""
+    return str(directory() / name)
+
+
 def executable() -> str:
     """Return the absolute path of the command, its symbolic links kept.
 

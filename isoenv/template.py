@@ -30,6 +30,12 @@ def fields(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Return the variables that a shell would put into a text, in order."""
+    found = _VARIABLE.findall(text.encode("utf-8", "surrogateescape"))
+    return tuple((braced or plain).decode("ascii") for braced, plain in found)
+
+
 def expand(text: str, lookup: Callable[[str], str]) -> str:
     """Replace each field by what ``lookup`` returns for it, ``{{`` and ``}}`` by braces."""
     return _TOKEN.sub(lambda match: match[0][0] if match[1] is None else lookup(match[1]), text)

@@ -18,6 +18,7 @@ from servers import postgres, postgres_server  # noqa: F401  # fixtures, found b
 
 from isoenv import context, trust
 from isoenv.errors import IsoenvError, NotTrustedError
+from isoenv.services import members, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -233,6 +234,16 @@ def isoenv(allow: Callable[[Path], None]) -> Callable[..., subprocess.CompletedP
         return run([sys.executable, "-m", "isoenv", *args], cwd=cwd, env=env, text=text)
 
     return isoenv
+
+
+@pytest.fixture
+def ended_services(home: Path) -> Iterator[None]:
+    """End what the test's services have left running, each process on proof."""
+    yield
+    for file in (home.parent / "state/services").glob("*/*/record"):
+        found = record.read(str(file.parent))
+        if found:
+            members.end(str(file.parent), found, 0.0)
 
 
 @pytest.fixture(scope="session")

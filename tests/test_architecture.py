@@ -19,7 +19,7 @@ MODULES = {
 
 PURE_NAMES = {
     *("allocator", "config", "envdiff", "errors", "models", "names", "positions", "reserved"),
-    *("resolver", "sections", "tables", "template"),
+    *("resolver", "sections", "services/order", "tables", "template"),
     *("databases/address", "databases/isolation", "databases/marks", "databases/naming"),
 }
 PURE = {name for name in MODULES if name in PURE_NAMES or name.startswith("shells/")}
@@ -30,7 +30,7 @@ IMPURE = {
 }
 
 # What runs before the commands do, or instead of them.
-ENTRY = {"__main__", "launch"}
+ENTRY = {"__main__", "launch", "services/become"}
 
 each_module = pytest.mark.parametrize("name", sorted(MODULES))
 

@@ -81,6 +81,17 @@ class InstanceParam(_Completed):
             yield CompletionItem(lease.name, help=f"slot {lease.slot}")
 
 
+class OperandParam(InstanceParam):
+    """An INSTANCE or a service: which of them is known when the configuration is."""
+
+    name = "operand"
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the services of this checkout's configuration, and the instances."""
+        yield from map(CompletionItem, place.config.services)
+        yield from super().candidates(place)
+
+
 class PortNameParam(_Completed):
     """The name of a port in the configuration."""
 
@@ -124,6 +135,13 @@ class TargetParam(_Completed):
 def instance_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an optional INSTANCE."""
     return click.argument("instance", required=False, type=InstanceParam())(command)
+
+
+def services_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``[INSTANCE] [SERVICE]...`` as ``operands``."""
+    return click.argument(
+        "operands", nargs=-1, metavar="[INSTANCE] [SERVICE]...", type=OperandParam()
+    )(command)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

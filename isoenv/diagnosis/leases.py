@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from isoenv.context import Caller
     from isoenv.models import Lease
 
-# What holds a port on behalf of a container, whose own process nobody sees.
-PUBLISHERS = ("docker-proxy", "rootlessport", "com.docker.")
-
 
 def findings(caller: Caller, registry: Registry, leases: Sequence[Lease]) -> Iterator[Finding]:
     """Look at the ports of all leases, and at the checkouts that hold them."""
@@ -41,7 +38,7 @@ def _strangers(leases: Sequence[Lease]) -> Iterator[Finding]:
 
 def _stranger(holder: ports.Holder, lease: Lease, name: str) -> Finding:
     message = f"port {holder.port} ({name}) of {title(lease)} is held by {evidence(holder)}"
-    if is_container(holder):
+    if ports.is_publisher(holder):
         remedy = "`docker ps` shows whether that is a container of this instance"
         return Finding("container", message, remedy, harmless=True, port=holder.port, holder=holder)
     remedy = "end that process, or give the port another base in `isoenv.toml`"
@@ -55,11 +52,6 @@ def evidence(holder: ports.Holder) -> str:
     where = f", in {holder.cwd}" if holder.cwd else ""
     whose = f", of user {holder.user}" if holder.pid and holder.user else ""
     return f"{ports.describe(holder)}{where}{whose}"
-
-
-def is_container(holder: ports.Holder) -> bool:
-    """Whether a process only passes on what a container serves."""
-    return (holder.command or "").startswith(PUBLISHERS)
 
 
 def belongs(holder: ports.Holder, lease: Lease) -> bool:

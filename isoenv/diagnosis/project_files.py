@@ -13,7 +13,7 @@ from isoenv.detection.evidence import LOCAL_PORT, PORT_VARIABLE, number
 from isoenv.detection.variables import COMPOSE_VARIABLE
 from isoenv.diagnosis import clashes
 from isoenv.diagnosis.finding import Finding, title
-from isoenv.diagnosis.leases import belongs, evidence, is_container
+from isoenv.diagnosis.leases import belongs, evidence
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _held_ports(of: Examined) -> Iterator[Finding]:
                 "file-port-held",
                 f"{of.root}/{place}: port {base} is held by {evidence(holder)}",
                 "end that process, or give the port a name in `[ports]` of isoenv.toml",
-                harmless=is_container(holder),
+                harmless=ports.is_publisher(holder),
                 file=of.file(place),
                 line=place.line,
                 port=base,

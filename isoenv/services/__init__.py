@@ -1,0 +1,1 @@
+"""What an instance runs: services that are started, watched, stopped and shown."""

@@ -1,0 +1,138 @@
+"""All that it takes to run one service of one instance, computed from the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from isoenv import generated, instances, launch, resolver, template
+from isoenv.errors import IsoenvError
+from isoenv.services import health, logs, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from isoenv.instances import Selected
+    from isoenv.models import Environment, Service
+    from isoenv.registry import Registry
+
+# Seconds between TERM and KILL.
+STOP_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one service is run. Commands are argument lists, ``environ`` is whole.
+
+    Either ``run``, the process that stays, or ``start``. ``stop`` is what ends that, or what is
+    run before a ``run`` service is ended. ``ports`` must be free before the start, and are free
+    after the stop; ``mentioned`` ones stand in the command, perhaps as those of another service.
+    ``place`` is the directory of its record, ``facts`` are what the record says of the instance.
+    """
+
+    name: str
+    title: str
+    place: str
+    directory: str
+    log: str
+    environ: Mapping[str, str]
+    run: tuple[str, ...] | None = None
+    start: tuple[str, ...] | None = None
+    stop: tuple[str, ...] | None = None
+    health: str | None = None
+    ports: tuple[int, ...] = ()
+    mentioned: tuple[int, ...] = ()
+    start_timeout: float = 60.0
+    stop_patience: float = STOP_PATIENCE
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def of(selected: Selected, registry: Registry) -> dict[str, Plan]:
+    """Return the plans of all services of an instance, in the order of the file."""
+    here = selected.context
+    environment = instances.environment(selected, registry)
+    if here.config.services and not environment.variables:
+        raise IsoenvError(
+            f"{here.project.name}/{selected.slot} is left as it is, without services: "
+            "`isoenv list` shows the other instances"
+        )
+    environ = _environ(selected, environment)
+    lookup = resolver.lookup(environment, here.caller.home)
+
+    def expand(text: str) -> str:
+        return template.expand(text, lookup)
+
+    def words(command: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if isinstance(command, str):
+            return ("/bin/sh", "-c", expand(command))
+        return None if command is None else tuple(map(expand, command))
+
+    found = environment.instance
+    facts = {
+        "project": found.project.key,
+        "project_name": found.project.name,
+        "slot": str(found.slot),
+        "instance": found.name,
+        "root": found.root,
+    }
+    plans = {}
+    for name, service in here.config.services.items():
+        asked = expand(service.health) if service.health else None
+        plans[name] = Plan(
+            name=name,
+            title=f"{name} of {found.project.name}/{found.slot}",
+            place=record.directory(here.caller.state, found.project.key, found.slot, name),
+            directory=found.root,
+            log=logs.path(found.dir, name),
+            environ=environ,
+            run=words(service.run),
+            start=words(service.start),
+            stop=words(service.stop),
+            health=asked,
+            ports=_ports(asked),
+            mentioned=_mentioned(service, environment),
+            start_timeout=service.start_timeout,
+            facts={**facts, "service": name, "health": asked or ""},
+        )
+    return plans
+
+
+def _environ(selected: Selected, environment: Environment) -> dict[str, str]:
+    """Return the variables that `exec` would give to a command."""
+    here, found = selected.context, environment.instance
+    ready = generated.Ready(
+        root=found.root,
+        label="",
+        guards=(),
+        watched={},
+        path_prepend=environment.path_prepend,
+        variables=environment.variables
+        and {**environment.variables, instances.OWN_SLOT: str(found.slot)},
+    )
+    environ = launch.environment(here.caller.environ, ready)
+    if selected.pinned:
+        environ[instances.PIN] = f"{selected.slot}:{here.project.key}"
+    return {**environ, "PWD": found.root}
+
+
+def _ports(asked: str | None) -> tuple[int, ...]:
+    """Return the port that a service is known to listen on: the one that its health is asked at."""
+    if asked is None:
+        return ()
+    target = health.Target(asked)
+    return (target.port,) if target.is_local else ()
+
+
+def _mentioned(service: Service, environment: Environment) -> tuple[int, ...]:
+    """Return the ports whose field or variable stands in the command that stays."""
+    command = service.run or ()
+    texts = (command,) if isinstance(command, str) else command
+    fields = {name for text in texts for name in template.fields(text)}
+    names = {name for text in texts for name in template.names(text)}
+    ports = environment.instance.ports
+    return tuple(
+        port
+        for name, port in ports.items()
+        if f"ports.{name}" in fields
+        or any(environment.variables.get(variable) == str(port) for variable in names)
+    )
