@@ -23,7 +23,24 @@ def main() -> None:
     if arguments[:1] == ["export"] and arguments[2:] == ["--hook"]:
         _export_for_hook(arguments[1])
         return
+    if arguments[:1] == ["api"] and arguments[-1] == "status":
+        _status(arguments[1:-1])
     _run()
+
+
+def _status(instance: list[str]) -> None:
+    """Answer `api [INSTANCE] status` from what is on record, and end; return where in doubt."""
+    from isoenv import quick
+
+    if os.environ.get("_ISOENV_COMPLETE") or sys.stdout is None or os.isatty(1):
+        return
+    with _OneLine():
+        answer = quick.status(os.environ, instance)
+        if answer is None:
+            return
+        sys.stdout.buffer.write(os.fsencode(answer[0]))
+        sys.stdout.buffer.flush()
+    sys.exit(answer[1])
 
 
 def _exec(arguments: list[str]) -> None:

@@ -112,7 +112,12 @@ def services_dir(state: str, project_key: str, slot: int) -> str:
 
 def notice_file(state: str, project_key: str, slot: int) -> str:
     """Return the file that is touched when the registry's word on an instance changes."""
-    return f"{state}/notices/{_tag(project_key)}.{slot}"
+    return f"{notices_dir(state)}/{_tag(project_key)}.{slot}"
+
+
+def notices_dir(state: str) -> str:
+    """Return where the notices of all instances are, named as the directories of their services."""
+    return f"{state}/notices"
 
 
 def _tag(project_key: str) -> str:

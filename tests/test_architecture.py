@@ -18,7 +18,17 @@ MODULES = {
 }
 
 PURE_NAMES = {
-    *("allocator", "config", "envdiff", "errors", "models", "names", "positions", "reserved"),
+    *(
+        "allocator",
+        "columns",
+        "config",
+        "envdiff",
+        "errors",
+        "models",
+        "names",
+        "positions",
+        "reserved",
+    ),
     *("resolver", "sections", "services/order", "tables", "template"),
     *("databases/address", "databases/isolation", "databases/marks", "databases/naming"),
 }

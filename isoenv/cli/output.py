@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from isoenv import envdiff, files
+from isoenv import columns, envdiff, files
 from isoenv.errors import IsoenvError
 from isoenv.shells import DOTENV
 
@@ -21,10 +21,15 @@ STDOUT = 1
 
 def write(text: str) -> None:
     """Write text to standard output, byte for byte as the environment holds it."""
+    write_bytes(os.fsencode(text))
+
+
+def write_bytes(content: bytes) -> None:
+    """Write bytes to standard output as they are."""
     if sys.stdout is None:
         raise IsoenvError("cannot write to standard output: it is closed")
     # Unbuffered: what a full disk refuses must not be tried again when Python ends.
-    rest = memoryview(os.fsencode(text))
+    rest = memoryview(content)
     try:
         while rest:
             rest = rest[os.write(STDOUT, rest) :]
@@ -68,7 +73,7 @@ def write_json(content: dict[str, object]) -> None:
 def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print with rich on a terminal, in plain columns elsewhere."""
     cells = [[clean(cell) for cell in row] for row in rows]
-    write(_rich(headers, cells) if is_terminal() else _plain(headers, cells))
+    write(_rich(headers, cells) if is_terminal() else columns.plain(headers, cells))
 
 
 def is_terminal() -> bool:
@@ -82,15 +87,6 @@ def clean(text: str) -> str:
         return text
     printable = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable)
-
-
-def _plain(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headers, *rows)
-    )
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from isoenv.errors import IsoenvError
+from isoenv.names import SERVICE_ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,6 +93,17 @@ class OperandParam(InstanceParam):
         yield from super().candidates(place)
 
 
+class ActionParam(InstanceParam):
+    """An INSTANCE or what to do with the service `api`."""
+
+    name = "action"
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the actions, and the instances."""
+        yield from map(CompletionItem, sorted(SERVICE_ACTIONS))
+        yield from super().candidates(place)
+
+
 class PortNameParam(_Completed):
     """The name of a port in the configuration."""
 
@@ -141,6 +153,21 @@ def services_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``[INSTANCE] [SERVICE]...`` as ``operands``."""
     return click.argument(
         "operands", nargs=-1, metavar="[INSTANCE] [SERVICE]...", type=OperandParam()
+    )(command)
+
+
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--follow`` and ``--lines``."""
+    command = click.option(
+        "-n",
+        "--lines",
+        default=100,
+        show_default=True,
+        type=click.IntRange(0),
+        help="So many lines of each log.",
+    )(command)
+    return click.option(
+        "-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C."
     )(command)
 
 

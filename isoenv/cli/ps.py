@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import ports
+from isoenv import columns, ports
 from isoenv.cli import output, params, start, targets
 from isoenv.services import logs, order, states
 from isoenv.services.failure import describe_exit
@@ -89,13 +89,13 @@ def _write(found: Sequence[Status], target: Target) -> None:
             status.name,
             status.state,
             str(status.pid or "-"),
-            "-" if status.since is None else _ago(time.time() - status.since),
+            "-" if status.since is None else columns.age(time.time() - status.since),
             " ".join(map(str, target.plans[status.name].ports)) or "-",
             note(status),
         ]
         for status in found
     ]
-    output.write_table(["SERVICE", "STATE", "PID", "SINCE", "PORT", "NOTE"], rows)
+    output.write_table(columns.SERVICES, rows)
     for status in found:
         if status.state == states.CRASHED:
             for line in logs.tail(target.plans[status.name].log, LAST_WORDS):
@@ -114,11 +114,3 @@ def note(status: Status) -> str:
     if status.holder:
         notes.append(f"port {status.holder.port} is held by {ports.describe(status.holder)}")
     return "; ".join(notes)
-
-
-def _ago(seconds: float) -> str:
-    """Return a duration in its largest unit."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"

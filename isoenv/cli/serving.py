@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from isoenv.cli import output, progress, start
-from isoenv.services import logs, order, record, starting, stopping
+from isoenv.services import logs, order, record, setup, starting, stopping
 from isoenv.services.failure import ServiceError
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ LAST_WORDS = 10
 def bring_up(target: Target) -> None:
     """Start the services that are meant and what they require, each when the one before is up."""
     names = order.starting(target.services, target.names)
+    # Whatever `down` says from now on is meant for all of them.
+    cancellations = {name: record.cancellation(target.plans[name].place) for name in names}
+    setup.run(target.setup, start.say)
     if not names:
         start.say(f"{target.title} has no services: `[services.NAME]` in isoenv.toml makes one")
         return
-    # Whatever `down` says from now on is meant for all of them.
-    cancellations = {name: record.cancellation(target.plans[name].place) for name in names}
     for name in names:
         plan = target.plans[name]
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoenv import context, entering, instances
 from isoenv.cli import start
 from isoenv.errors import NotFoundError
-from isoenv.services import plans
+from isoenv.services import plans, setup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isoenv.instances import Selected
     from isoenv.models import Service
     from isoenv.services.plans import Plan
+    from isoenv.services.setup import Setup
 
 API = "api"
 
@@ -27,6 +28,7 @@ class Target:
 
     selected: Selected
     plans: Mapping[str, Plan]
+    setup: Setup
     names: tuple[str, ...] = ()
 
     @property
@@ -47,13 +49,14 @@ def find(operands: Sequence[str], *, lease: bool) -> Target:
     With ``lease`` a number that nobody holds is leased, and its directories are made.
     """
     caller = start.caller()
-    here = context.find(caller)
-    if not operands or operands[0] in here.config.services:
-        return of(caller, None, operands, lease=lease)
-    instance, *names = operands
+    instance = instance_of(caller, operands)
+    names = operands if instance is None else operands[1:]
     try:
         return of(caller, instance, names, lease=lease)
     except NotFoundError as error:
+        here = context.find(caller)
+        if instance is None:
+            raise
         if instance.isdigit() or ":" in instance or str(error).startswith("no service"):
             raise
         known = ", ".join(here.config.services) or "none"
@@ -63,6 +66,13 @@ def find(operands: Sequence[str], *, lease: bool) -> Target:
         ) from None
 
 
+def instance_of(caller: Caller, operands: Sequence[str]) -> str | None:
+    """Return the operand that names an instance, None where the first one names a service."""
+    if not operands or operands[0] in context.find(caller).config.services:
+        return None
+    return operands[0]
+
+
 def of(caller: Caller, instance: str | None, names: Sequence[str], *, lease: bool) -> Target:
     """Return an instance with the services that are named."""
     with start.registry(caller) as registry:
@@ -70,15 +80,13 @@ def of(caller: Caller, instance: str | None, names: Sequence[str], *, lease: boo
             selected, _ = entering.enter(caller, registry, instance)
         else:
             selected = instances.select(caller, registry, instance, lease=False)
-        found = plans.of(selected, registry)
-    target = Target(selected, found, tuple(names))
+        environment = instances.environment(selected, registry)
+        environ = plans.environ(selected, environment)
+        found = plans.of(selected, environment, environ)
+        root = environment.instance.root
+        target = Target(selected, found, setup.of(selected, registry, environ, root), tuple(names))
     for name in names:
         if name not in found:
             known = ", ".join(found) or "none"
             raise NotFoundError(f"no service {name} in {target.title}: isoenv.toml has {known}")
     return target
-
-
-def api(instance: str | None, *, lease: bool) -> Target:
-    """Return the service named ``api``; outside of any checkout SkyPilot's."""
-    return of(start.caller("sky"), instance, [API], lease=lease)

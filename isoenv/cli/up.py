@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
-from isoenv.cli import params, serving, targets
+from isoenv import flags, instances
+from isoenv.cli import enable, params, serving, start, targets
 
 
 @click.command("up")
 @params.services_argument
-def command(operands: tuple[str, ...]) -> None:
+@click.option("--enable", "flag", type=params.FlagParam(), help="Turn this flag on first.")
+def command(operands: tuple[str, ...], *, flag: str | None) -> None:
     """Start the services of an instance, or those named and what they require.
 
     They start in the order of isoenv.toml, each when the one before is healthy; what runs
@@ -19,5 +21,19 @@ def command(operands: tuple[str, ...]) -> None:
     Example:
       isoenv up
       isoenv up 2 api
+      isoenv up --enable WHATSAPP_ENABLED
     """
+    if flag:
+        _enable(operands, flag)
     serving.bring_up(targets.find(operands, lease=True))
+
+
+def _enable(operands: tuple[str, ...], flag: str) -> None:
+    """Turn a flag on before anything gets the environment that it changes."""
+    instance = targets.instance_of(start.caller(), operands)
+    with start.registry(start.caller()) as registry:
+        # A number that nobody holds has no flags yet.
+        instances.select(
+            start.caller(), registry, instance, check=lambda config: flags.named(config, flag)
+        )
+    enable.turn(flag, instance, on=True)

@@ -81,8 +81,10 @@ def check(
 def _connect(target: Target, patience: float) -> _socket.socket:
     """Connect to the first address that takes it."""
     failure: OSError = OSError("no address")
+    # As bytes, what is plain ASCII is looked up without importing the codec for the rest.
+    host = os.fsencode(target.host) if target.host.isascii() else target.host
     for family, kind, protocol, _, address in _socket.getaddrinfo(
-        target.host, target.port, 0, _socket.SOCK_STREAM
+        host, target.port, 0, _socket.SOCK_STREAM
     ):
         stream = _socket.socket(family, kind, protocol)
         stream.settimeout(patience)

@@ -51,42 +51,58 @@ def tail(log: str, lines: int) -> list[bytes]:
     """Return the last lines of a log, without their ends; none where there is no log."""
     try:
         with open(log, "rb") as file:
-            return _last(file.fileno(), lines)
+            file.seek(_start_of(file.fileno(), lines))
+            return file.read().splitlines()
     except OSError:
         return []
 
 
-def _last(descriptor: int, lines: int) -> list[bytes]:
-    at = os.fstat(descriptor).st_size
-    content = b""
-    while at > 0 and content.count(b"\n") <= lines:
+def _start_of(descriptor: int, lines: int) -> int:
+    """Return where the last lines of a file begin, in bytes; read from its end, in blocks."""
+    size = at = os.fstat(descriptor).st_size
+    # The end of the last line ends nothing before it.
+    wanted = lines + 1 if size and os.pread(descriptor, 1, size - 1) == b"\n" else lines
+    while at > 0 and wanted > 0:
         begin = max(0, at - BLOCK)
-        content = os.pread(descriptor, at - begin, begin) + content
+        block = os.pread(descriptor, at - begin, begin)
+        while wanted > 0 and (end := block.rfind(b"\n")) >= 0:
+            wanted -= 1
+            block = block[:end]
+            if wanted == 0:
+                return begin + end + 1
         at = begin
-    return content.splitlines()[-lines:] if lines else []
+    return size if lines == 0 else 0
 
 
 class Follower:
     """Reads what is added to a log, from one start of the service to the next."""
 
-    def __init__(self, log: str) -> None:
-        """Begin at the present end of the log, whether it exists yet or not."""
+    def __init__(self, log: str, lines: int) -> None:
+        """Begin so many lines before the present end of the log, if there is one."""
         self.log = log
         self._descriptor: int | None = None
         self._inode = 0
         self._rest = b""
-        if self._open():
-            assert self._descriptor is not None  # noqa: S101  # it was opened
-            os.lseek(self._descriptor, 0, os.SEEK_END)
+        self.is_there = self._open()
+        if self._descriptor is not None:
+            os.lseek(self._descriptor, _start_of(self._descriptor, lines), os.SEEK_SET)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines that have come since the last time, without their ends."""
+        is_moved = self._is_another()
         yield from self._read()
-        if self._is_another():
-            # What was written before the log was moved away has been read above.
+        if is_moved:
+            # Nobody writes to it any more, and all of it has been read.
+            yield from self.rest()
             self.close()
             if self._open():
                 yield from self._read()
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield a last line that has no end yet."""
+        if self._rest:
+            yield self._rest
+        self._rest = b""
 
     def close(self) -> None:
         """Close the file."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from isoenv.instances import Selected
     from isoenv.models import Environment, Service
-    from isoenv.registry import Registry
 
 # Seconds between TERM and KILL.
 STOP_PATIENCE = 10.0
@@ -47,16 +46,14 @@ class Plan:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def of(selected: Selected, registry: Registry) -> dict[str, Plan]:
+def of(selected: Selected, environment: Environment, environ: Mapping[str, str]) -> dict[str, Plan]:
     """Return the plans of all services of an instance, in the order of the file."""
     here = selected.context
-    environment = instances.environment(selected, registry)
     if here.config.services and not environment.variables:
         raise IsoenvError(
             f"{here.project.name}/{selected.slot} is left as it is, without services: "
             "`isoenv list` shows the other instances"
         )
-    environ = _environ(selected, environment)
     lookup = resolver.lookup(environment, here.caller.home)
 
     def expand(text: str) -> str:
@@ -74,6 +71,7 @@ def of(selected: Selected, registry: Registry) -> dict[str, Plan]:
         "slot": str(found.slot),
         "instance": found.name,
         "root": found.root,
+        "base": here.base or "",
     }
     plans = {}
     for name, service in here.config.services.items():
@@ -97,7 +95,7 @@ def of(selected: Selected, registry: Registry) -> dict[str, Plan]:
     return plans
 
 
-def _environ(selected: Selected, environment: Environment) -> dict[str, str]:
+def environ(selected: Selected, environment: Environment) -> dict[str, str]:
     """Return the variables that `exec` would give to a command."""
     here, found = selected.context, environment.instance
     ready = generated.Ready(
@@ -109,10 +107,10 @@ def _environ(selected: Selected, environment: Environment) -> dict[str, str]:
         variables=environment.variables
         and {**environment.variables, instances.OWN_SLOT: str(found.slot)},
     )
-    environ = launch.environment(here.caller.environ, ready)
+    variables = launch.environment(here.caller.environ, ready)
     if selected.pinned:
-        environ[instances.PIN] = f"{selected.slot}:{here.project.key}"
-    return {**environ, "PWD": found.root}
+        variables[instances.PIN] = f"{selected.slot}:{here.project.key}"
+    return {**variables, "PWD": found.root}
 
 
 def _ports(asked: str | None) -> tuple[int, ...]:
