@@ -13,7 +13,8 @@ file=$1
 shift
 exec 3<&0 </dev/null
 "$@" <&3 3<&- &
-exec 3<&-
+# No "Terminated" of the shell's own at the end of the log.
+exec 3<&- >/dev/null 2>&1
 umask 077
 # No file system is kept from being unmounted.
 cd /

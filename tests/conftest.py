@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from servers import postgres, postgres_server  # noqa: F401  # fixtures, found by their names
 
-from isoenv import context, trust
+from isoenv import context, paths, trust
 from isoenv.errors import IsoenvError, NotTrustedError
 from isoenv.services import members, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    Done = subprocess.CompletedProcess[str]
+
+T = TypeVar("T")
 
 # Started in the background, a process ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +35,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parents[1]
 
 AWKWARD = """it's; $HOME && "x" é🚒"""
+
+# What a test waits for comes at once; so many seconds mean that it never comes.
+DEADLINE = 60.0
 
 # What a shell, git, isoenv or a table on the caller's terminal would have put there.
 FOREIGN = (
@@ -236,14 +245,75 @@ def isoenv(allow: Callable[[Path], None]) -> Callable[..., subprocess.CompletedP
     return isoenv
 
 
+class Serving:
+    """Services of the checkout ``root``, whose configuration has the port ``web``."""
+
+    def __init__(self, root: Path, port: int, isoenv: Callable[..., Done]) -> None:
+        self.root = root
+        self.port = port
+        self.isoenv = isoenv
+
+    def run(self, *args: str, **given: Any) -> Done:  # noqa: ANN401  # what `isoenv` takes
+        """Run the command in the checkout."""
+        return self.isoenv(*args, cwd=self.root, **given)
+
+    def configure(self, services: str, more: str = "") -> None:
+        """Write the configuration."""
+        text = f'project = "shop"\n{more}\n[ports]\nweb = {self.port}\n{services}'
+        (self.root / "isoenv.toml").write_text(text)
+
+    def place(self, service: str = "web", slot: int = 0) -> str:
+        """Return the directory of a service's record."""
+        return record.directory(paths.state_dir(os.environ), "shop", slot, service)
+
+    def record(self, service: str = "web", slot: int = 0) -> record.Record:
+        """Return a service's record."""
+        found = record.read(self.place(service, slot))
+        assert found is not None
+        return found
+
+    def pid(self, service: str = "web", slot: int = 0) -> int:
+        """Return the pid of a service's first process."""
+        return self.record(service, slot).number("pid")
+
+    def ps(self, *operands: str) -> dict[str, dict[str, Any]]:
+        """Return what `ps --json` says of each service."""
+        envelope = json.loads(self.run("ps", "--json", *operands).stdout)
+        assert envelope["version"] == 1
+        return {service["name"]: service for service in envelope["services"]}
+
+    def states(self, *operands: str) -> dict[str, str]:
+        """Return the state of each service."""
+        return {name: found["state"] for name, found in self.ps(*operands).items()}
+
+
 @pytest.fixture
-def ended_services(home: Path) -> Iterator[None]:
-    """End what the test's services have left running, each process on proof."""
-    yield
+def serving(
+    make_repo: Callable[[str], Path],
+    isoenv: Callable[..., Done],
+    free_port: Callable[[], int],
+    home: Path,
+) -> Iterator[Serving]:
+    """A checkout for services; what is left of them is ended, each process on proof."""
+    yield Serving(make_repo("shop"), free_port(), isoenv)
     for file in (home.parent / "state/services").glob("*/*/record"):
         found = record.read(str(file.parent))
         if found:
             members.end(str(file.parent), found, 0.0)
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], T]], T]:
+    """Wait until a function returns something true, and return that."""
+
+    def wait_for(condition: Callable[[], T]) -> T:
+        deadline = time.monotonic() + DEADLINE
+        while not (found := condition()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return found
+
+    return wait_for
 
 
 @pytest.fixture(scope="session")

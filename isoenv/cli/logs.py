@@ -48,13 +48,10 @@ def show(target: Target, *, follow: bool, lines: int) -> None:
         start.say(f"no log of {plan.name} yet: `isoenv up {plan.name}` begins one")
     while True:
         for name, follower in followers.items():
-            written = b"".join(prefixes[name] + line + b"\n" for line in follower.lines())
-            if written:
-                output.write_bytes(written)
+            lines_now = [*follower.lines(), *(() if follow else follower.rest())]
+            output.write_bytes(b"".join(prefixes[name] + line + b"\n" for line in lines_now))
         if not follow:
             break
         time.sleep(INTERVAL)
-    for name, follower in followers.items():
-        if rest := b"".join(prefixes[name] + line + b"\n" for line in follower.rest()):
-            output.write_bytes(rest)
+    for follower in followers.values():
         follower.close()
