@@ -178,10 +178,10 @@ def test_list_names_what_there_is_and_marks_what_is_gone(
     urls = "http://localhost:{} postgresql://me:***@localhost/shop_{}"
     lines = [" ".join(line.split()) for line in listed.stdout.splitlines()]
     assert lines == [
-        "SLOT NAME CHECKOUT PORTS URLS",
-        f"0 shop {shop} web={base} {urls.format(base, 0)}",
-        f"1 feature {feature} (gone) web={base + 1000}",
-        f"5 shop-5 - web={base + 5000} {urls.format(base + 5000, 5)}",
+        "SLOT NAME CHECKOUT SERVICES PORTS URLS",
+        f"0 shop {shop} - web={base} {urls.format(base, 0)}",
+        f"1 feature {feature} (gone) - web={base + 1000}",
+        f"5 shop-5 - - web={base + 5000} {urls.format(base + 5000, 5)}",
     ]
     found = json.loads(isoenv("list", "--json", cwd=shop).stdout)["instances"]
     assert [(row["slot"], row["gone"]) for row in found] == [(0, False), (1, True), (5, False)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from conftest import Serving
 
     WaitFor = Callable[[Callable[[], object]], Any]
+    Git = Callable[..., str]
     Worktree = Callable[[Path, str], Path]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -308,7 +309,8 @@ def without_age(done: subprocess.CompletedProcess[str]) -> tuple[str, int]:
 def test_the_quick_status_says_what_the_slow_one_says(
     serving: Serving, listener: Callable[[str, int], socket.socket]
 ) -> None:
-    serving.configure(API)
+    serving.configure(API.replace('web}/"', 'web}/go"'))
+    (serving.root / "go").touch()
 
     def both() -> tuple[str, int] | None:
         slow = without_age(serving.run("ps", "api"))
@@ -328,12 +330,11 @@ def test_the_quick_status_says_what_the_slow_one_says(
     assert answer is not None
     assert answer[1] == 0
     assert "healthy" in answer[0]
-    os.kill(serving.pid("api"), signal.SIGSTOP)
+    (serving.root / "go").unlink()
     answer = both()
     assert answer is not None
     assert answer[1] == 1
     assert "unhealthy" in answer[0]
-    os.kill(serving.pid("api"), signal.SIGCONT)
     assert serving.run("api", "stop").returncode == 0
     answer = both()
     assert answer is not None
@@ -371,7 +372,7 @@ def test_the_quick_status_does_not_answer_for_another_configuration(serving: Ser
 
 
 def test_logs_are_rotated_at_each_start_and_the_last_few_kept(serving: Serving) -> None:
-    serving.configure('[services.web]\nrun = "echo run $(cat n); exec sleep 1000"\n')
+    serving.configure('[services.web]\nstart = "echo run $(cat n)"\nstop = ":"\n')
     for number in range(7):
         (serving.root / "n").write_text(str(number))
         assert serving.run("restart").returncode == 0
@@ -534,19 +535,69 @@ def test_up_can_turn_a_flag_on_first(serving: Serving, worktree: Worktree) -> No
     assert serving.run("up", "--enable", "NOBODY").returncode == 5
 
 
+# --- list
+
+
+def test_list_shows_what_runs_where(serving: Serving, worktree: Worktree, git: Git) -> None:
+    serving.configure(TRACED)
+    git(serving.root, "add", ".")
+    git(serving.root, "commit", "--quiet", "--message=configured")
+    feature = worktree(serving.root, "feature")
+    assert serving.run("up").returncode == 0
+    assert serving.isoenv("up", "infra", cwd=feature).returncode == 0
+    os.kill(serving.pid("worker"), signal.SIGKILL)
+    main, other = json.loads(serving.run("list", "--json").stdout)["instances"]
+    states = {each["name"]: each["state"] for each in main["services"]}
+    assert states == {"api": "running", "infra": "running", "worker": "crashed"}
+    assert main["services"][0].keys() == {"name", "state", "pid", "since"}
+    assert main["services"][0]["pid"] == serving.pid("api")
+    states = {each["name"]: each["state"] for each in other["services"]}
+    assert states == {"api": "stopped", "infra": "running", "worker": "stopped"}
+    table = serving.run("list").stdout.splitlines()
+    assert table[0].split()[:4] == ["SLOT", "NAME", "CHECKOUT", "SERVICES"]
+    assert " api=running infra=running worker=crashed " in table[1]
+    # What is not allowed any more still runs.
+    serving.configure(TRACED + "# changed\n")
+    done = serving.run("list", "--json", trusted=False)
+    main, _ = json.loads(done.stdout)["instances"]
+    assert main["trusted"] is False
+    states = {each["name"]: each["state"] for each in main["services"]}
+    assert states == {"api": "running", "infra": "running", "worker": "crashed"}
+
+
+def test_list_stays_live_on_a_terminal(serving: Serving) -> None:
+    serving.configure(TRACED)
+    assert serving.run("show").returncode == 0
+    child = terminal(serving, "list", "--watch")
+    child.expect("SERVICES")
+    assert serving.run("up", "worker").returncode == 0
+    child.expect("worker=running")
+    assert serving.run("down").returncode == 0
+    child.expect("SERVICES")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+
+
 # --- on a terminal
+
+
+def terminal(serving: Serving, *args: str) -> pexpect.spawn:
+    return pexpect.spawn(
+        sys.executable,
+        ["-m", "isoenv", *args],
+        cwd=str(serving.root),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        dimensions=(24, 200),
+        timeout=60,
+    )
 
 
 def test_up_shows_progress_on_a_terminal(serving: Serving) -> None:
     serving.configure(API)
     assert serving.run("show").returncode == 0
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "isoenv", "up"],
-        cwd=str(serving.root),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
-        timeout=60,
-    )
+    child = terminal(serving, "up")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

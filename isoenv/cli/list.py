@@ -12,11 +12,15 @@ from isoenv import context, instances, resolver, tokens
 from isoenv.cli import output, params, show, start
 from isoenv.diagnosis import clashes
 from isoenv.errors import IsoenvError, UsageError
+from isoenv.services import listing
+from isoenv.services.states import STOPPED
 
 if TYPE_CHECKING:
     from isoenv.context import Caller, Context
     from isoenv.models import Lease
     from isoenv.registry import Registry
+    from isoenv.services.listing import Question
+    from isoenv.services.states import Status
 
 # Seconds between two looks of `--watch`.
 INTERVAL = 1.0
@@ -27,7 +31,7 @@ INTERVAL = 1.0
 @click.option("--watch", is_flag=True, help="Keep the table live until Ctrl-C.")
 @params.json_option
 def command(*, every: bool, watch: bool, as_json: bool) -> None:
-    """List the instances of this project: slot, name, checkout, ports and URLs.
+    """List the instances of this project: slot, name, checkout, what runs, ports and URLs.
 
     A checkout that is gone is marked; `isoenv prune` gives its slot back.
 
@@ -45,7 +49,8 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
         here = _here(caller) if every else context.find(caller)
         while True:
             leases = registry.leases(None if every or here is None else here.project)
-            found = [_describe(caller, registry, lease, here) for lease in leases]
+            described = [_describe(caller, registry, lease, here) for lease in leases]
+            found = _with_services(described)
             if as_json:
                 output.write_json({"instances": found})
                 return
@@ -68,8 +73,11 @@ def _here(caller: Caller) -> Context | None:
 
 def _describe(
     caller: Caller, registry: Registry, lease: Lease, here: Context | None
-) -> dict[str, object]:
-    """Describe a lease, from the registry alone where its configuration cannot be had."""
+) -> tuple[dict[str, object], list[Question]]:
+    """Describe a lease, from the registry alone where its configuration cannot be had.
+
+    Beside it are the services to look at.
+    """
     gone = bool(lease.git_dir and tokens.is_gone(lease.git_dir, lease.device, lease.inode))
     found: dict[str, object] = {
         "project": lease.project.name,
@@ -81,6 +89,7 @@ def _describe(
         "dirs": {},
         "urls": {},
     }
+    questions = listing.recorded(caller.state, lease)
     try:
         if lease.root and not gone:
             selected = instances.of_lease(caller, lease)
@@ -90,27 +99,53 @@ def _describe(
             selected = None
         if selected:
             context.require_trust(selected.context)
-            found |= show.describe(instances.environment(selected, registry))
+            environment = instances.environment(selected, registry)
+            found |= show.describe(environment)
+            questions = listing.configured(selected, environment)
     except IsoenvError:
         # Somebody's broken or untrusted file must not hide the other instances.
         pass
     if "flags" not in found:
         found["flags"] = registry.flags(lease)
-    return found | {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
+    found |= {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
+    return found, questions
+
+
+def _with_services(
+    described: list[tuple[dict[str, object], list[Question]]],
+) -> list[dict[str, object]]:
+    """Add the services of all instances, looked at together."""
+    states = iter(listing.ask([each for _, questions in described for each in questions]))
+    return [
+        {**found, "services": [_state(next(states)) for _ in questions]}
+        for found, questions in described
+    ]
+
+
+def _state(status: Status) -> dict[str, object]:
+    return {
+        "name": status.name,
+        "state": status.state,
+        "pid": status.pid,
+        "since": status.since,
+    }
 
 
 def _write(found: list[dict[str, object]], *, every: bool) -> None:
-    headers = ["SLOT", "NAME", "CHECKOUT", "PORTS", "URLS"]
+    headers = ["SLOT", "NAME", "CHECKOUT", "SERVICES", "PORTS", "URLS"]
     rows = []
     for row in found:
-        ports, urls = row["ports"], row["urls"]
+        ports, urls, services = row["ports"], row["urls"], row["services"]
         assert isinstance(ports, dict)  # noqa: S101  # as _describe makes it
         assert isinstance(urls, dict)  # noqa: S101  # likewise
+        assert isinstance(services, list)  # noqa: S101  # likewise
+        running = [each for each in services if each["state"] != STOPPED]
         place = str(row["root"] or "-") + (" (gone)" if row["gone"] else "")
         cells = [
             str(row["slot"]),
             str(row["name"]),
             place,
+            " ".join(f"{each['name']}={each['state']}" for each in running) or "-",
             " ".join(f"{name}={port}" for name, port in ports.items()),
             " ".join(map(resolver.mask, urls.values())),
         ]
