@@ -8,10 +8,13 @@ import click
 
 from isoenv import pruning
 from isoenv.cli import start
-from isoenv.databases import orphans
+from isoenv.databases import orphans as databases
 from isoenv.errors import IsoenvError
+from isoenv.services import orphans as services
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from isoenv.context import Caller
     from isoenv.registry import Registry
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 def command(*, dry_run: bool, purge: bool) -> int:
     """Give back the slots of checkouts that are gone.
 
+    What they have left running is ended first: services whose checkout is gone, processes that
+    have outlived their service, compose projects where docker or podman answers.
+
     Gone means proven gone: the git directory is not there while its parent is, and no port of
     the instance is in use. What cannot be removed stays on record, and the exit code is 1.
 
@@ -33,10 +39,11 @@ def command(*, dry_run: bool, purge: bool) -> int:
       isoenv prune --purge
     """
     caller = start.caller()
-    failed = False
     with start.registry(caller) as registry:
-        if purge:
-            failed = _drop_databases(caller, registry, dry_run=dry_run)
+        # While the server runs that they are in, which may be the instance's own.
+        failed = purge and _drop_databases(caller, registry, dry_run=dry_run)
+        left = services.find(caller.state, registry)
+        failed |= _end(*left, dry_run=dry_run, purge=purge)
         found = pruning.orphans(caller, registry)
         for orphan in found:
             lease = orphan.lease
@@ -54,7 +61,9 @@ def command(*, dry_run: bool, purge: bool) -> int:
             except IsoenvError as error:
                 start.say(f"kept {title}: {error}")
                 failed = True
-    if not found:
+        if not dry_run:
+            services.tidy(caller.state, registry)
+    if not found and not left[0]:
         start.say("nothing is gone")
     return int(failed)
 
@@ -65,13 +74,36 @@ def _drop_databases(caller: Caller, registry: Registry, *, dry_run: bool) -> boo
     Before their leases are given back: a password may hang on the ports in them.
     """
     failed = False
-    for orphan in orphans.orphans(caller, registry):
+    for orphan in databases.orphans(caller, registry):
         start.say(f"{'would drop' if dry_run else 'dropping'} {orphan.title}")
         if dry_run:
             continue
         try:
-            orphans.drop(caller, orphan)
+            databases.drop(caller, orphan)
         except IsoenvError as error:
             start.say(f"kept {orphan.title}: {error}")
             failed = True
+    return failed
+
+
+def _end(
+    left: Sequence[services.Orphan], notes: Sequence[str], *, dry_run: bool, purge: bool
+) -> bool:
+    """End what runs although nobody can want it any more; return whether something stays."""
+    failed = False
+    for note in notes:
+        start.say(note)
+    for orphan in left:
+        if orphan.end is None:
+            start.say(f"kept {orphan.title}: {orphan.reason}")
+            failed = True
+        elif dry_run:
+            start.say(f"would end {orphan.title}")
+        else:
+            try:
+                orphan.end(purge)
+                start.say(f"ended {orphan.title}")
+            except IsoenvError as error:
+                start.say(f"kept {orphan.title}: {error}")
+                failed = True
     return failed

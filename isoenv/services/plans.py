@@ -72,6 +72,7 @@ def of(selected: Selected, environment: Environment, environ: Mapping[str, str])
         "instance": found.name,
         "root": found.root,
         "base": here.base or "",
+        "compose": environ.get("COMPOSE_PROJECT_NAME", ""),
     }
     plans = {}
     for name, service in here.config.services.items():

@@ -1,0 +1,170 @@
+"""What instances have left running although nobody can want it any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from isoenv import paths, ports, tokens
+from isoenv.process import Life
+from isoenv.services import engines, locks, members, record
+from isoenv.services.failure import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from isoenv.models import Lease
+    from isoenv.registry import Registry
+    from isoenv.services.record import Record
+
+# Seconds between TERM and KILL, and that somebody else may be at work on a service.
+STOP_PATIENCE, LOCK_PATIENCE = 10.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Something left over. ``end`` ends it; None where that is not ours, for ``reason``."""
+
+    title: str
+    end: Callable[[bool], None] | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A service's record with the lease of its instance, and whether its checkout is gone."""
+
+    place: str
+    record: Record
+    lease: Lease | None
+    is_gone: bool
+
+    @property
+    def title(self) -> str:
+        name = self.record.text("project_name")
+        return f"{self.record.text('service')} of {name}/{self.record.text('slot')}"
+
+
+def find(state: str, registry: Registry) -> tuple[list[Orphan], list[str]]:
+    """Return what is left over, and notes: what could not be looked for."""
+    leases = {
+        paths.services_dir(state, lease.project.key, lease.slot): lease
+        for lease in registry.leases()
+    }
+    known = list(_records(state, leases))
+    found = [orphan for each in known if (orphan := _processes(each))]
+    gone = [lease for lease in leases.values() if _is_gone(lease)]
+    found += _strangers(gone, known)
+    roots = {lease.root for lease in gone if lease.root}
+    roots |= {each.record.text("root") for each in known if each.is_gone}
+    if not roots:
+        return found, []
+    clients = engines.engines()
+    if not clients:
+        return found, ["no docker or podman engine answers: compose projects were not looked for"]
+    names = {each.record.text("compose") for each in known if each.is_gone} - {""}
+    names -= {each.record.text("compose") for each in known if not each.is_gone}
+    for client in clients:
+        found += _containers(client, roots, names)
+    return found, []
+
+
+def tidy(state: str, registry: Registry) -> None:
+    """Remove the records of instances that are gone and have nothing left that runs."""
+    leases = {
+        paths.services_dir(state, lease.project.key, lease.slot): lease
+        for lease in registry.leases()
+    }
+    for each in _records(state, leases):
+        if each.lease is None and each.is_gone and _processes(each) is None:
+            shutil.rmtree(os.path.dirname(each.place), ignore_errors=True)
+
+
+def _records(state: str, leases: dict[str, Lease]) -> Iterator[_Found]:
+    top = f"{state}/services"
+    for instance in _names(top):
+        lease = leases.get(f"{top}/{instance}")
+        for service in _names(f"{top}/{instance}"):
+            place = f"{top}/{instance}/{service}"
+            if found := record.read(place):
+                is_gone = _is_gone(lease) if lease else _has_lost(found.text("base"))
+                yield _Found(place, found, lease, is_gone)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _is_gone(lease: Lease) -> bool:
+    return bool(lease.git_dir and tokens.is_gone(lease.git_dir, lease.device, lease.inode))
+
+
+def _has_lost(base: str) -> bool:
+    """Whether a checkout is gone whose instance has no lease; a missing disk proves nothing."""
+    return bool(base) and not os.path.lexists(base) and os.path.isdir(os.path.dirname(base))
+
+
+def _processes(each: _Found) -> Orphan | None:
+    """Return what still runs of a service without a master, or of an instance that is gone."""
+    first = members.life(each.record)
+    left = members.find(each.place, each.record)
+    if not left:
+        return None
+    pids = ", ".join(str(process.pid) for process in left)
+    title = f"{each.title} (pid {pids})"
+    if first is not Life.ALIVE:
+        return Orphan(f"processes that outlived {title}", lambda _purge: _end(each))
+    if each.is_gone:
+        return Orphan(f"{title}, whose checkout is gone", lambda _purge: _end(each))
+    if each.lease is None:
+        slot = each.record.text("slot")
+        remedy = f"`isoenv claim {slot}`, then `isoenv down`"
+        return Orphan(title, None, f"it runs, and its slot was given back: {remedy}")
+    return None
+
+
+def _end(each: _Found) -> None:
+    with locks.hold(each.place, each.title, LOCK_PATIENCE):
+        found = record.read(each.place)
+        if found is None or found.text("id") != each.record.text("id"):
+            raise ServiceError(f"{each.title} was started anew meanwhile")
+        members.end(each.place, found, STOP_PATIENCE)
+        if left := members.find(each.place, found):
+            pids = ", ".join(str(process.pid) for process in left)
+            raise ServiceError(f"{each.title} cannot be ended: pid {pids}")
+        down = found.changed(state=record.DOWN, stopped=f"{time.time():.3f}")
+        record.write(each.place, down)
+
+
+def _strangers(gone: list[Lease], known: list[_Found]) -> Iterator[Orphan]:
+    """Find who holds ports of instances that are gone and is none of their services."""
+    wanted = {port for lease in gone if lease.slot for port in lease.ports.values()}
+    held = wanted & ports.listening() if wanted else set()
+    if not held:
+        return
+    ours = {process.pid for each in known for process in members.find(each.place, each.record)}
+    for port, holders in sorted(ports.holders(held).items()):
+        if not any(holder.pid in ours for holder in holders):
+            lease = next(each for each in gone if port in each.ports.values())
+            title = f"port {port} of {lease.project.name}/{lease.slot} {lease.name}"
+            yield Orphan(title, None, f"it is held by {ports.describe(holders[0])}: end that")
+
+
+def _containers(client: str, roots: set[str], names: set[str]) -> Iterator[Orphan]:
+    for project in engines.compose_projects(client):
+        inside = any(f"{project.directory}/".startswith(f"{root}/") for root in roots)
+        if inside or project.name in names:
+            title = (
+                f"compose project {project.name} ({client}, {len(project.containers)} containers)"
+            )
+            yield Orphan(title, _remover(project))
+
+
+def _remover(project: engines.Compose) -> Callable[[bool], None]:
+    return lambda purge: engines.remove(project, volumes=purge)

@@ -1,0 +1,240 @@
+"""What `prune` ends: processes without their master, services and containers without checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from isoenv import process
+from isoenv.services import members, record
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from conftest import Serving
+
+    Git = Callable[..., str]
+    WaitFor = Callable[[Callable[[], object]], Any]
+    Worktree = Callable[[Path, str], Path]
+
+QUIET: dict[str, Any] = {"capture_output": True, "check": False}
+
+LEAVES = '[services.web]\nrun = ["sh", "-c", "sleep 1000 & wait"]\n'
+
+
+@pytest.fixture
+def feature(serving: Serving, worktree: Worktree, git: Git) -> Path:
+    """A linked worktree that holds slot 1."""
+    serving.configure(LEAVES)
+    git(serving.root, "add", ".")
+    git(serving.root, "commit", "--quiet", "--message=configured")
+    assert serving.run("claim").returncode == 0
+    feature = worktree(serving.root, "feature")
+    assert serving.isoenv("claim", "1", cwd=feature).returncode == 0
+    return feature
+
+
+def slots(serving: Serving) -> list[int]:
+    return [int(line.split()[0]) for line in serving.run("list").stdout.splitlines()[1:]]
+
+
+def test_processes_that_outlived_their_master_are_ended(
+    serving: Serving, wait_for: WaitFor
+) -> None:
+    serving.configure(LEAVES)
+    assert serving.run("up").returncode == 0
+    found = serving.record()
+    os.kill(serving.pid(), signal.SIGKILL)
+    wait_for(lambda: record.ended(serving.place(), found.text("id")))
+    (left,) = members.find(serving.place(), found)
+    done = serving.run("prune", "--dry-run")
+    assert done.returncode == 0
+    assert f"would end processes that outlived web of shop/0 (pid {left.pid})" in done.stderr
+    assert process.identify(left.pid)
+    done = serving.run("prune")
+    assert done.returncode == 0
+    assert "nothing is gone" not in done.stderr
+    assert process.identify(left.pid) is None
+    assert "nothing is gone" in serving.run("prune").stderr
+
+
+def test_services_of_a_checkout_that_is_gone_are_ended_and_its_slot_freed(
+    serving: Serving, feature: Path, git: Git
+) -> None:
+    assert serving.run("up").returncode == 0
+    assert serving.isoenv("up", cwd=feature).returncode == 0
+    pid = serving.pid(slot=1)
+    shutil.rmtree(feature)
+    git(serving.root, "worktree", "prune")
+    done = serving.run("prune")
+    assert done.returncode == 0, done.stderr
+    assert "ended web of shop/1" in done.stderr
+    assert "whose checkout is gone" in done.stderr
+    assert process.identify(pid) is None
+    assert slots(serving) == [0]
+    assert serving.states() == {"web": "running"}
+    assert not Path(serving.place(slot=1)).exists()
+
+
+def test_a_stranger_on_a_port_of_a_checkout_that_is_gone_is_named_and_left_alone(
+    serving: Serving, feature: Path, git: Git, listener: Callable[[str, int], socket.socket]
+) -> None:
+    listener("127.0.0.1", serving.port + 1000)
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    done = serving.run("prune")
+    assert done.returncode == 1
+    assert f"port {serving.port + 1000} of shop/1 feature: it is held by" in done.stderr
+    assert f"(pid {os.getpid()})" in done.stderr
+    assert slots(serving) == [0, 1]
+
+
+def test_a_service_whose_slot_was_given_back_is_kept_and_told(
+    serving: Serving, feature: Path
+) -> None:
+    assert serving.isoenv("up", cwd=feature).returncode == 0
+    assert serving.isoenv("release", cwd=feature).returncode == 0
+    done = serving.run("prune")
+    assert done.returncode == 1
+    assert "its slot was given back: `isoenv claim 1`, then `isoenv down`" in done.stderr
+    assert process.identify(serving.pid(slot=1))
+
+
+def test_without_an_engine_it_says_so_in_one_line(
+    serving: Serving, feature: Path, git: Git, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("docker", "podman"):
+        client = tmp_path / "bin" / name
+        client.write_text("#!/bin/sh\necho no engine >&2\nexit 1\n")
+        client.chmod(0o755)
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = serving.run("prune", env=path)
+    assert done.returncode == 0
+    said = "isoenv: no docker or podman engine answers: compose projects were not looked for\n"
+    assert done.stderr.count(said) == 1
+    assert serving.run("prune", env=path).stderr == "isoenv: nothing is gone\n"
+
+
+# Answers as docker does for one container of the project `theirs`, and notes what it was asked.
+DOCKER = """#!/bin/sh
+echo "$*" >>{calls}
+case $1 in
+  ps) [ "$2" = --all ] && echo 1234 || : ;;
+  inspect) printf '1234\\ttheirs\\t{directory}\\n' ;;
+  network) [ "$2" = rm ] || echo theirs_default ;;
+  rm) [ ! -e {calls}.refuse ] || {{ echo container is stuck >&2; exit 1; }} ;;
+esac
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path, feature: Path) -> dict[str, str]:
+    """A stand-in for docker that has a container of `feature`, first on PATH; podman is away."""
+    (tmp_path / "bin").mkdir()
+    text = DOCKER.format(calls=tmp_path / "calls", directory=feature / "docker")
+    for name, content in (("docker", text), ("podman", "#!/bin/sh\nexit 1\n")):
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+
+def test_docker_is_asked_to_remove_what_is_of_a_gone_checkout_and_no_volumes(
+    serving: Serving, feature: Path, git: Git, docker: dict[str, str], tmp_path: Path
+) -> None:
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    (tmp_path / "calls.refuse").touch()
+    done = serving.run("prune", env=docker)
+    assert done.returncode == 1
+    assert "kept compose project theirs (docker, 1 containers)" in done.stderr
+    assert "container is stuck" in done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call for call in calls if call.startswith(("rm", "network", "volume"))] == [
+        "rm --force 1234"
+    ]
+
+
+def test_docker_is_not_asked_about_checkouts_that_are_there(
+    serving: Serving, docker: dict[str, str], tmp_path: Path
+) -> None:
+    assert serving.run("prune", env=docker).returncode == 0
+    assert not (tmp_path / "calls").exists()
+
+
+def test_without_purge_volumes_stay(
+    serving: Serving, feature: Path, git: Git, docker: dict[str, str], tmp_path: Path
+) -> None:
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    done = serving.run("prune", env=docker)
+    assert done.returncode == 0
+    assert "ended compose project theirs" in done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert "network rm theirs_default\n" in calls
+    assert "volume" not in calls
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[Callable[[str, Path], str]]:
+    """Make a container of a compose project in a real engine, with a network and a volume."""
+    if shutil.which("podman") is None or subprocess.run(["podman", "info"], **QUIET).returncode:
+        pytest.skip("no podman answers here; a stand-in for docker is asked above")
+    (tmp_path / "rootfs").mkdir()
+    made: list[str] = []
+
+    def containers(name: str, directory: Path) -> str:
+        label = f"--label=com.docker.compose.project={name}"
+        where = f"--label=com.docker.compose.project.working_dir={directory}"
+        podman("network", "create", label, f"{name}_default")
+        podman("volume", "create", label, f"{name}_data")
+        words = ("create", label, where, f"--network={name}_default", "--rootfs")
+        made.append(name)
+        return podman(*words, str(tmp_path / "rootfs"), "/bin/true").strip()
+
+    yield containers
+    for name in made:
+        label = f"label=com.docker.compose.project={name}"
+        ids = podman("ps", "--all", "--quiet", "--filter", label).split()
+        for words in (["rm", "--force", *ids] if ids else [], ["network", "rm", f"{name}_default"]):
+            if words:
+                subprocess.run(["podman", *words], **QUIET)
+        subprocess.run(["podman", "volume", "rm", f"{name}_data"], **QUIET)
+
+
+def podman(*words: str) -> str:
+    done = subprocess.run(["podman", *words], capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_compose_projects_of_a_checkout_that_is_gone_are_removed(
+    serving: Serving,
+    feature: Path,
+    git: Git,
+    containers: Callable[[str, Path], str],
+) -> None:
+    port = serving.port
+    here, theirs = f"isoenvtest{port}-0", f"isoenvtest{port}-1"
+    kept = containers(here, serving.root)
+    lost = containers(theirs, feature / "docker")
+    done = serving.run("prune")
+    assert "compose" not in done.stderr
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    done = serving.run("prune", "--dry-run", "--purge")
+    assert f"would end compose project {theirs} (podman, 1 containers)" in done.stderr
+    done = serving.run("prune", "--purge")
+    assert done.returncode == 0, done.stderr
+    assert f"ended compose project {theirs}" in done.stderr
+    assert here not in done.stderr
+    ids = podman("ps", "--all", "--quiet", "--no-trunc").split()
+    assert kept in ids
+    assert lost not in ids
+    assert f"{theirs}_default" not in podman("network", "ls", "--quiet").split()
+    assert f"{theirs}_data" not in podman("volume", "ls", "--quiet").split()
+    assert f"{here}_data" in podman("volume", "ls", "--quiet").split()
