@@ -27,6 +27,9 @@ postgres = 5432
 proxy = 8080
 [flags]
 WHATSAPP_ENABLED = { main = true }
+[services]
+api = { run = "true" }
+web = { run = "true" }
 [templates]
 "nginx.conf" = "nginx.template"
 [databases.main]
@@ -35,6 +38,10 @@ url = "sqlite:///{id}.db"
 
 # What is typed before the tab, and the words that can follow.
 TYPED = {
+    "isoenv up ": {"api", "web", "0", "5", "shop", "shop-5"},
+    "isoenv logs 5 w": {"web"},
+    "isoenv up --enable ": {"WHATSAPP_ENABLED"},
+    "isoenv api 5 st": {"start", "status", "stop"},
     "isoenv pr": {"prune"},
     "isoenv port p": {"postgres", "proxy"},
     "isoenv port postgres ": {"0", "5", "shop", "shop-5"},
