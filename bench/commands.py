@@ -103,9 +103,11 @@ def _time(
     return {name: figure(taken) for name, taken in interleave(words, time, rounds).items()}
 
 
-def run(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> float:
-    """Run a process that has to succeed, and return its seconds."""
-    return _spawn(argv, directory, environ)[0]
+def run(
+    argv: Sequence[str], directory: str, environ: Mapping[str, str], expected: int = 0
+) -> float:
+    """Run a process that has to end with the expected exit code, and return its seconds."""
+    return _spawn(argv, directory, environ, good=(expected,))[0]
 
 
 def spend(argv: Sequence[str], directory: str, environ: Mapping[str, str]) -> float:

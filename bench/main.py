@@ -14,6 +14,8 @@ import commands
 import databases
 import hooks
 import leases
+import locks
+import services
 import tools
 from figures import Table
 from shells import SHELLS
@@ -33,6 +35,7 @@ SECTIONS: dict[str, int] = {
     "loads": 9,
     "exec": 60,
     "scripts": 60,
+    "services": 60,
     "leases": 3,
     "databases": 7,
     "behaviours": 1,
@@ -116,6 +119,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
             "loads": lambda: hooks.measure_first_loads(place, rounds["loads"]),
             "exec": lambda: commands.measure_exec(place, rounds["exec"]),
             "scripts": lambda: commands.measure_scripts(place, rounds["scripts"]),
+            "services": lambda: services.measure(world, found, rounds["services"]),
             "leases": lambda: leases.measure(world, found, size, rounds["leases"]),
             "databases": lambda: databases.measure(world, found, megabytes, rounds["databases"]),
             "behaviours": lambda: behaviours.observe(world, found, shells),
