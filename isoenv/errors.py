@@ -43,6 +43,12 @@ class NotFoundError(IsoenvError):
     exit_code = 5
 
 
+class BusyError(IsoenvError):
+    """A lock or a wait timed out."""
+
+    exit_code = 75
+
+
 class PortTakenError(IsoenvError):
     """A port that is needed belongs to another process."""
 

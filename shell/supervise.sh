@@ -20,6 +20,8 @@ umask 077
 cd /
 wait "$!"
 status=$?
+# ksh counts signals from 256.
+[ "$status" -le 256 ] || status=$((status - 128))
 # On the clock that processes have their start times from; nothing where the kernel has no such file.
 uptime=
 if [ -r /proc/uptime ]; then read -r uptime _ </proc/uptime; fi

@@ -254,7 +254,6 @@ def test_down_during_up_ends_with_nothing_running(serving: Serving, wait_for: Wa
 [services.slow]
 run = "exec sleep 1000"
 health = "tcp:{ports.web}"
-start_timeout = 1000
 [services.late]
 run = "touch late; exec sleep 1000"
 """

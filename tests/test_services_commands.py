@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +267,35 @@ def test_a_service_takes_none_of_the_callers_signals_and_files(serving: Serving)
     # Python itself ignores SIGPIPE and SIGXFSZ.
     seen = serving.run("logs").stdout
     assert seen == "['SIGPIPE', 'SIGXFSZ'] ['0', '1', '2'] /dev/null\n"
+
+
+def test_what_is_in_the_configuration_no_more_is_shown_and_stopped(serving: Serving) -> None:
+    serving.configure(TRACED)
+    assert serving.run("up").returncode == 0
+    pid = serving.pid("worker")
+    serving.configure(TRACED.partition("[services.worker]")[0])
+    assert serving.states() == {"api": "running", "infra": "running", "worker": "running"}
+    assert "no more in isoenv.toml" in serving.run("ps").stdout
+    assert serving.run("up", "worker").returncode == 5
+    done = serving.run("down")
+    assert done.returncode == 0
+    assert process.identify(pid) is None
+    assert serving.states() == {"api": "stopped", "infra": "stopped"}
+
+
+def test_a_service_of_a_checkout_that_is_gone_can_be_stopped(
+    serving: Serving, worktree: Worktree, git: Git
+) -> None:
+    serving.configure('[services.web]\nrun = "exec sleep 1000"\n')
+    git(serving.root, "add", ".")
+    git(serving.root, "commit", "--quiet", "--message=configured")
+    assert serving.run("claim").returncode == 0
+    feature = worktree(serving.root, "feature")
+    assert serving.isoenv("up", cwd=feature).returncode == 0
+    shutil.rmtree(feature)
+    assert serving.states("1") == {"web": "running"}
+    assert serving.run("down", "feature").returncode == 0
+    assert process.identify(serving.pid(slot=1)) is None
 
 
 # --- api

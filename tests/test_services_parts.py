@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from isoenv import process
+from isoenv import process, scripts
 from isoenv.errors import NotFoundError
 from isoenv.models import Service
 from isoenv.services import health, logs, members, order, plans, record, starting, states, stopping
@@ -227,6 +228,33 @@ def test_an_exit_status_is_spelled_with_its_signal() -> None:
     assert describe_exit(255) == "exit status 255"
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh", "ksh", "zsh --emulate sh"])
+def test_the_parent_notes_how_its_child_has_ended(tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split(maxsplit=1)[0]) is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{shell} is not installed")
+    words = [*shell.split(), scripts.path("supervise.sh"), str(tmp_path / "exit.a")]
+    for code, status in (("exit 7", 7), ("kill -9 $$", 137), ("kill -USR1 $$", 138), ("", 0)):
+        (tmp_path / "lock").write_text("this is the lock")
+        with (tmp_path / "lock").open() as lock:
+            done = subprocess.run(
+                [*words, "sh", "-c", f"cat; ls -l /proc/self/fd | wc -l; {code}"],
+                stdin=lock,
+                capture_output=True,
+                check=False,
+                text=True,
+            )
+        # The lock, and no descriptor besides: a line for each of four, and one above them.
+        assert done.stdout.split("lock")[0] == "this is the "
+        assert int(done.stdout.split("lock")[1]) <= 6
+        assert done.stderr == ""
+        ended = record.ended(str(tmp_path), "a")
+        assert ended is not None
+        assert ended[0] == status
+        assert ended[1] is not None
+        assert ended[1] > 0
+
+
 def test_a_half_written_exit_is_none_yet(tmp_path: Path) -> None:
     for text, found in (
         ("", None),
@@ -341,7 +369,7 @@ def test_what_cannot_be_seen_is_neither_claimed_nor_ended(plan: plans.Plan) -> N
 # number is given again, to the leader of another session.
 RECYCLE = """
 import json, os, subprocess, sys, time
-from isoenv import process
+from isoenv import process, scripts
 from isoenv.services import members, record
 
 place = sys.argv[1]

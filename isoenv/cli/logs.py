@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from isoenv.cli import output, params, start, targets
-from isoenv.services import logs, order
+from isoenv.services import logs
 
 if TYPE_CHECKING:
     from isoenv.cli.targets import Target
@@ -35,7 +35,7 @@ def command(operands: tuple[str, ...], *, follow: bool, lines: int) -> None:
 
 def show(target: Target, *, follow: bool, lines: int) -> None:
     """Print the last lines of each log, and with ``follow`` what comes, until Ctrl-C."""
-    found = [target.plans[name] for name in order.named(target.services, target.names)]
+    found = target.shown
     if not found:
         start.say(f"{target.title} has no services")
     width = max((len(plan.name) for plan in found), default=0)

@@ -9,7 +9,7 @@ import click
 
 from isoenv import columns, ports
 from isoenv.cli import output, params, start, targets
-from isoenv.services import logs, order, states
+from isoenv.services import logs, states
 from isoenv.services.failure import describe_exit
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def command(operands: tuple[str, ...], *, as_json: bool) -> int:
 
 def show(target: Target, *, as_json: bool) -> int:
     """Print the state of the services that are meant, and return the exit code."""
-    names = order.named(target.services, target.names)
-    found = [look(target.plans[name]) for name in names]
+    found = [look(plan) for plan in target.shown]
     if as_json:
         output.write_json({"services": [describe(status) for status in found]})
     elif found:
@@ -90,15 +89,15 @@ def _write(found: Sequence[Status], target: Target) -> None:
             status.state,
             str(status.pid or "-"),
             "-" if status.since is None else columns.age(time.time() - status.since),
-            " ".join(map(str, target.plans[status.name].ports)) or "-",
-            note(status),
+            " ".join(map(str, plan.ports)) or "-",
+            note(status) or ("no more in isoenv.toml" if plan.name in target.left_over else ""),
         ]
-        for status in found
+        for status, plan in zip(found, target.shown, strict=True)
     ]
     output.write_table(columns.SERVICES, rows)
-    for status in found:
+    for status, plan in zip(found, target.shown, strict=True):
         if status.state == states.CRASHED:
-            for line in logs.tail(target.plans[status.name].log, LAST_WORDS):
+            for line in logs.tail(plan.log, LAST_WORDS):
                 start.say(f"{status.name} | {line.decode('utf-8', 'surrogateescape')}")
 
 

@@ -13,8 +13,6 @@ from isoenv.services import logs, order, record, setup, starting, stopping
 from isoenv.services.failure import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from isoenv.cli.targets import Target
     from isoenv.services.plans import Plan
     from isoenv.services.stopping import Stopped
@@ -51,9 +49,17 @@ def _said(plan: Plan, done: starting.Started) -> str:
     return f"{plan.name} is {word} after {done.seconds:.1f} s{where}"
 
 
-def take_down(target: Target, names: Sequence[str] | None = None) -> None:
-    """Stop the services that are meant, the last one first."""
-    meant = order.stopping(target.services, target.names if names is None else names)
+def take_down(target: Target) -> None:
+    """Stop the services that are meant, the last one first; without names all that runs."""
+    meant = {
+        name: plan
+        for name, plan in target.left_over.items()
+        if name in target.names or not target.names
+    }
+    if names := [name for name in target.names if name not in meant]:
+        meant |= {name: target.plans[name] for name in order.stopping(target.services, names)}
+    elif not target.names:
+        meant |= {name: target.plans[name] for name in order.stopping(target.services, ())}
     if not meant:
         start.say(f"{target.title} has no services")
         return
@@ -66,9 +72,7 @@ def take_down(target: Target, names: Sequence[str] | None = None) -> None:
         start.say(f"{plan.name} is down after {done.seconds:.1f} s{killed}")
 
     with progress.doing(f"stopping {', '.join(meant)}"):
-        problems = stopping.stop(
-            [target.plans[name] for name in meant], uuid.uuid4().hex, after=after
-        )
+        problems = stopping.stop(list(meant.values()), uuid.uuid4().hex, after=after)
     for error in problems[:-1]:
         start.say(str(error))
     if problems:

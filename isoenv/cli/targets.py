@@ -24,17 +24,27 @@ API = "api"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An instance and those of its services that were named; ``plans`` are those of all."""
+    """An instance and those of its services that were named; ``plans`` are those of all.
+
+    ``left_over`` run, and are in the configuration no more.
+    """
 
     selected: Selected
     plans: Mapping[str, Plan]
     setup: Setup
+    left_over: Mapping[str, Plan]
     names: tuple[str, ...] = ()
 
     @property
     def services(self) -> Mapping[str, Service]:
         """The services of the configuration."""
         return self.selected.context.config.services
+
+    @property
+    def shown(self) -> list[Plan]:
+        """The services that are meant, in the order of the file, and after them the left over."""
+        everything = {**self.plans, **self.left_over}
+        return [plan for name, plan in everything.items() if not self.names or name in self.names]
 
     @property
     def title(self) -> str:
@@ -84,9 +94,11 @@ def of(caller: Caller, instance: str | None, names: Sequence[str], *, lease: boo
         environ = plans.environ(selected, environment)
         found = plans.of(selected, environment, environ)
         root = environment.instance.root
-        target = Target(selected, found, setup.of(selected, registry, environ, root), tuple(names))
+        todo = setup.of(selected, registry, environ, root)
+        left = plans.left_over(todo.place, found.keys())
+        target = Target(selected, found, todo, left, tuple(names))
     for name in names:
-        if name not in found:
+        if name not in found and (lease or name not in left):
             known = ", ".join(found) or "none"
             raise NotFoundError(f"no service {name} in {target.title}: isoenv.toml has {known}")
     return target

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from isoenv import files, flock, paths
-from isoenv.errors import IsoenvError
+from isoenv.errors import BusyError, IsoenvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def hold(place: str, title: str, patience: float) -> Iterator[int]:
         raise IsoenvError(f"cannot open {place}/lock: {files.reason(error)}") from None
     try:
         if not flock.acquire(descriptor, patience):
-            raise IsoenvError(
+            raise BusyError(
                 f"{title} is still being started or stopped by another command after "
                 f"{patience:g} s: `isoenv ps` shows how far it is"
             )

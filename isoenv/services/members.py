@@ -19,10 +19,13 @@ from isoenv.process import Identity, Life
 from isoenv.services import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from isoenv.services.record import Record
 
-# Seconds between two looks at processes that are ending.
-POLL = 0.02
+# Seconds between two looks at processes that are ending, and at all there are for new ones; and
+# that the kernel has to take away what was killed.
+POLL, LOOK, KILL_PATIENCE = 0.02, 0.5, 10.0
 
 
 def leader(of: Record) -> Identity | None:
@@ -89,22 +92,27 @@ def end(place: str, of: Record, patience: float) -> int:
     Returns how many had to be killed. Processes that appear meanwhile are ended too.
     """
     deadline = time.monotonic() + patience
-    told: set[tuple[int, int]] = set()
-    killed: set[tuple[int, int]] = set()
+    told: set[Identity] = set()
+    killed: set[Identity] = set()
     while found := find(place, of):
-        number = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
-        if time.monotonic() > deadline + patience:
+        now = time.monotonic()
+        if now > deadline + KILL_PATIENCE:
             break
-        for each in found:
-            key = each.pid, each.start
-            if number == signal.SIGKILL:
-                killed.add(key)
-            elif key in told:
-                continue
-            told.add(key)
+        number, done = (signal.SIGTERM, told) if now < deadline else (signal.SIGKILL, killed)
+        for each in set(found) - done:
             send(each, number)
-        time.sleep(POLL)
+            done.add(each)
+        _await(found, min(LOOK, max(POLL, deadline - now)))
     return len(killed)
+
+
+def _await(some: Sequence[Identity], patience: float) -> None:
+    """Wait until these processes are gone, or for so many seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        time.sleep(POLL)
+        if not any(process.life(each) is Life.ALIVE for each in some):
+            return
 
 
 def send(to: Identity, number: signal.Signals) -> None:

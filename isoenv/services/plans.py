@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from isoenv.errors import IsoenvError
 from isoenv.services import health, logs, record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from isoenv.instances import Selected
     from isoenv.models import Environment, Service
@@ -93,6 +94,31 @@ def of(selected: Selected, environment: Environment, environ: Mapping[str, str])
             start_timeout=service.start_timeout,
             facts={**facts, "service": name, "health": asked or ""},
         )
+    return plans
+
+
+def left_over(place: str, known: Collection[str]) -> dict[str, Plan]:
+    """Return plans to look at and stop what runs and is in the configuration no more.
+
+    ``place`` is where the records of the instance's services are.
+    """
+    plans = {}
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+        found = None if name in known else record.read(f"{place}/{name}")
+        if found and found.number("pid") and found.text("state") == record.UP:
+            asked = found.text("health") or None
+            plans[name] = Plan(
+                name=name,
+                title=f"{name} of {found.text('project_name')}/{found.text('slot')}",
+                place=f"{place}/{name}",
+                directory=found.text("root"),
+                log=found.text("log"),
+                environ={},
+                run=(),
+                health=asked,
+                ports=_ports(asked),
+                start_timeout=found.seconds("start_timeout") or 0.0,
+            )
     return plans
 
 

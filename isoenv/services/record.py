@@ -137,7 +137,7 @@ def cancel(place: str, token: str) -> None:
 def forget_runs(place: str) -> None:
     """Remove what former runs have left."""
     for name in os.listdir(place):
-        if name.startswith(("exit.", "start.")):
+        if name.startswith(("exit.", "start.", "record.")):
             try:
                 os.unlink(f"{place}/{name}")
             except OSError:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,14 +133,17 @@ def _spawn(plan: Plan, lock: int) -> None:
             }
         ).encode("ascii"),
     )
-    parent = _spawn_parent(plan, run, lock)
-    while True:
-        found = record.read(plan.place)
-        if found and found.text("id") == run:
-            break
-        if parent.poll() is not None or record.ended(plan.place, run):
-            raise died(plan, record.ended(plan.place, run))
-        time.sleep(FIRST_WAIT)
+    try:
+        parent = _spawn_parent(plan, run, lock)
+        while not ((found := record.read(plan.place)) and found.text("id") == run):
+            if parent.poll() is not None or record.ended(plan.place, run):
+                raise died(plan, record.ended(plan.place, run))
+            time.sleep(FIRST_WAIT)
+    except ServiceError:
+        # Who would have read and removed it is no more; it holds the caller's variables.
+        with suppress(FileNotFoundError):
+            os.unlink(start_file)
+        raise
     # It outlives this process, and is nobody's to wait for here.
     parent.returncode = 0
 
