@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,15 +12,26 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from isoenv import process, scripts
-from isoenv.errors import NotFoundError
+from isoenv.errors import BusyError, NotFoundError
 from isoenv.models import Service
-from isoenv.services import health, logs, members, order, plans, record, starting, states, stopping
+from isoenv.services import (
+    health,
+    locks,
+    logs,
+    members,
+    order,
+    plans,
+    record,
+    starting,
+    states,
+    stopping,
+)
 from isoenv.services.failure import CancelledError, ServiceError, describe_exit
 
 if TYPE_CHECKING:
@@ -347,6 +359,16 @@ def test_a_start_that_was_cancelled_before_it_began_starts_nothing(plan: plans.P
     assert record.read(plan.place) is None
 
 
+def test_who_waits_too_long_for_another_command_ends_with_75(plan: plans.Plan) -> None:
+    with (
+        locks.hold(plan.place, plan.title, 1),
+        pytest.raises(BusyError, match="api of sky/1 is still being started") as caught,
+        locks.hold(plan.place, plan.title, 0.1),
+    ):
+        pass
+    assert caught.value.exit_code == 75
+
+
 def test_what_cannot_be_seen_is_neither_claimed_nor_ended(plan: plans.Plan) -> None:
     starting.start(plan, "")
     found = record.read(plan.place)
@@ -363,7 +385,68 @@ def test_what_cannot_be_seen_is_neither_claimed_nor_ended(plan: plans.Plan) -> N
     record.write(plan.place, found)
 
 
+SPAWN_AND_DIE = """
+import json, os, signal, sys
+from isoenv.services import plans, record, starting
+
+spawn = starting._spawn_parent
+def spawn_and_die(*arguments):
+    spawn(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+starting._spawn_parent = spawn_and_die
+starting.start(plans.Plan(**json.load(sys.stdin)), "")
+"""
+
+
+def test_who_is_killed_on_the_way_has_started_it_once(plan: plans.Plan, tmp_path: Path) -> None:
+    run = ("/bin/sh", "-c", "echo $$ >>started; exec sleep 1000")
+    plan = replace(plan, run=run, stop=None, health=None, ports=())
+    words = [sys.executable, "-c", SPAWN_AND_DIE]
+    environ = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(scripts.path("x")))}
+    # The shell it has spawned keeps the lock until the service is on record.
+    killed = subprocess.run(
+        words, input=json.dumps(asdict(plan)).encode(), env=environ, check=False
+    )
+    assert killed.returncode == -9
+    assert record.read(plan.place) is None
+    assert starting.start(plan, "").already
+    found = record.read(plan.place)
+    assert found is not None
+    assert (tmp_path / "work/started").read_text().split() == [found.text("pid")]
+
+
 # --- members
+
+
+@pytest.fixture
+def session() -> Iterator[tuple[int, int]]:
+    """A session whose leader is gone: its number, and the process that is left in it."""
+    command = "sleep 1000 >/dev/null 2>&1 & echo $! $$"
+    words = ["sh", "-c", command]
+    done = subprocess.run(words, capture_output=True, check=True, start_new_session=True)
+    left, number = map(int, done.stdout.split())
+    yield number, left
+    os.kill(left, 9)
+
+
+@pytest.mark.parametrize(("seconds", "is_ours"), [(10.0, True), (-10.0, False)])
+def test_who_came_after_the_end_is_of_another_session_of_that_number(
+    tmp_path: Path, session: tuple[int, int], *, seconds: float, is_ours: bool
+) -> None:
+    number, left = session
+    me = {name: str(value) for name, value in asdict(process.myself()).items()}
+    forged = record.Record({**me, "pid": str(number), "start": "1", "inode": "1", "id": "a"})
+    started = process.identify(left)
+    assert started is not None
+    ended = started.start / os.sysconf("SC_CLK_TCK") + seconds
+    (tmp_path / "exit.a").write_text(f"137 {ended:.2f}\n")
+    found = [each.pid for each in members.find(str(tmp_path), forged)]
+    assert found == ([left] if is_ours else [])
+    # Without the time there is no proof.
+    (tmp_path / "exit.a").write_text("137 \n")
+    assert members.find(str(tmp_path), forged) == []
+
 
 # As the first process of a pid namespace: the leader of a session starts a child and goes; its
 # number is given again, to the leader of another session.
