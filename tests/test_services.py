@@ -76,15 +76,44 @@ def test_what_runs_already_stays_as_it_is(serving: Serving) -> None:
     assert serving.pid() == pid
 
 
+# All is imported before the start, so that all start at once.
+UP_AT_A_SIGN = """
+import sys
+import isoenv.cli.up, isoenv.services.starting, subprocess
+from isoenv.__main__ import main
+
+print("ready", flush=True)
+sys.stdin.read()
+sys.argv[1:] = ["up"]
+main()
+"""
+
+
 def test_twenty_starts_at_once_start_it_once(serving: Serving, tmp_path: Path) -> None:
     started = tmp_path / "started"
     run = f"echo $$ >>{started}; exec python3 -m http.server --bind 127.0.0.1 {{ports.web}}"
     serving.configure(WEB.replace("exec python3 -m http.server --bind 127.0.0.1 {ports.web}", run))
     assert serving.run("show").returncode == 0
-    with ThreadPoolExecutor(20) as pool:
-        done = list(pool.map(lambda _: serving.run("up", trusted=False), range(20)))
-    assert [each.returncode for each in done] == [0] * 20
-    assert sum("runs already" in each.stderr for each in done) == 19
+    read, write = os.pipe()
+    ups = [
+        subprocess.Popen(
+            [sys.executable, "-c", UP_AT_A_SIGN],
+            cwd=serving.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=read,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(20)
+    ]
+    os.close(read)
+    for up in ups:
+        assert up.stdout is not None
+        assert up.stdout.readline() == b"ready\n"
+    os.close(write)
+    said = [up.communicate()[1] for up in ups]
+    assert [up.returncode for up in ups] == [0] * 20
+    assert sum(b"runs already" in each for each in said) == 19
     assert started.read_text().split() == [str(serving.pid())]
 
 
