@@ -5,10 +5,10 @@ from __future__ import annotations
 import http.client
 import socket
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING
 
-from commands import run
+from commands import judge_limit, run
 from figures import NOTHING, Table, figure, interleave, judged, text, times
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # `api status` may take as many empty Pythons, and the request itself.
 LIMIT = 3
+# Seconds within which a death is told.
+TOLD_LIMIT = 1
 NOT_RUNNING = 3
 
 _TOML = """\
@@ -28,6 +30,8 @@ web = {port}
 [services.api]
 run = "exec {python} -m http.server --bind 127.0.0.1 {{ports.web}}"
 health = "http://127.0.0.1:{{ports.web}}/"
+[services.dies]
+run = "date +%s.%N >died; exit 7"
 """
 
 
@@ -60,6 +64,7 @@ def measure(world: World, tools: Sequence[Tool], rounds: int) -> Table:
         )
     finally:
         world.run(ours.executable, "api", "stop", cwd=root)
+    told = interleave(["told"], lambda _name: _die(ours, root, world), max(1, rounds // 10))["told"]
     stopped = interleave(
         ["stopped"], lambda _name: run(status, root, world.environ, NOT_RUNNING), rounds
     )
@@ -88,8 +93,20 @@ def measure(world: World, tools: Sequence[Tool], rounds: int) -> Table:
                 NOTHING,
             ],
             ["`api start`", text(figure(started)), NOTHING, NOTHING],
+            [
+                "from a death while starting to the end of `up`",
+                text(figure(told)),
+                NOTHING,
+                judge_limit(figure(told), TOLD_LIMIT),
+            ],
         ],
     )
+
+
+def _die(ours: Tool, root: str, world: World) -> float:
+    """Start a service that dies; return the seconds from its death to the end of the command."""
+    run([ours.executable, "up", "dies"], root, world.environ, 1)
+    return time() - float(Path(root, "died").read_text(encoding="ascii"))
 
 
 def _free_port() -> int:

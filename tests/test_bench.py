@@ -30,7 +30,7 @@ OF_ALL = {
     "scripts": 7,
     "leases": 8,
     "databases": 6,
-    "services": 5,
+    "services": 6,
 }
 
 
