@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, config, files, leasing, paths, presets, trust, userconfig
+from isoenv import checkout, config, files, leasing, paths, presets, skypilot, trust, userconfig
 from isoenv.errors import ConfigError, IsoenvError, NotTrustedError
 from isoenv.models import Project
 
@@ -50,8 +50,10 @@ class Context:
 
     ``base`` is the directory that the environment is for, None outside any checkout. ``watched``
     are the files that decided, whether they exist or not. ``configured`` says whether the place
-    itself asks for an environment: by a file or by a preset. ``subjects`` need the user's trust.
-    ``by_program`` says that the command alone has chosen the configuration.
+    itself asks for an environment: by a file or by a preset. ``subjects`` need the user's trust,
+    ``offers`` are what the user may allow and nothing waits for. ``by_program`` says that the
+    command alone has chosen the configuration, ``is_developed`` that this is SkyPilot's source
+    and its code may be run. ``skypilot_home`` is the user's choice for SkyPilot's clients.
     """
 
     caller: Caller
@@ -63,6 +65,9 @@ class Context:
     configured: bool = False
     subjects: tuple[trust.Subject, ...] = ()
     by_program: bool = False
+    offers: tuple[trust.Subject, ...] = ()
+    is_developed: bool = False
+    skypilot_home: str = skypilot.SERVER
 
     @property
     def claim(self) -> leasing.Claim:
@@ -86,17 +91,39 @@ def find(caller: Caller) -> Context:
     )
     inferred = Project(_path_key(found, base), checkout.project_name(found, base))
     preset = user.preset_for(inferred.name, found.root)
-    if preset is None and _is_skypilot(found.root):
-        preset = "sky"
+    is_tree = base == found.root and skypilot.is_tree(found.root)
+    if preset is None and is_tree:
+        preset = skypilot.PRESET
     configured = bool(layers or preset)
     by_program = not configured and caller.program == "sky"
     if not layers and (preset or by_program):
-        layers = [_preset_layer(preset or "sky")]
+        layers = [_preset_layer(preset or skypilot.PRESET)]
     settings = _parsed(layers)
+    offers: tuple[trust.Subject, ...] = ()
+    is_developed = False
+    if settings.preset == skypilot.PRESET:
+        if is_tree and not subjects:
+            offers = (trust.Subject(skypilot.CODE, b""),)
+        # What has a file is used once the file is allowed, and so is its code.
+        is_developed = is_tree and (
+            bool(subjects) or trust.is_allowed(caller.state, found, offers[0])
+        )
+        settings = skypilot.developed(settings) if is_developed else settings
     project = Project(settings.project, settings.project) if settings.project else inferred
     watched = tuple(watched_files(caller, place))
     return Context(
-        caller, found, base, project, settings, watched, configured, subjects, by_program
+        caller,
+        found,
+        base,
+        project,
+        settings,
+        watched,
+        configured,
+        subjects,
+        by_program,
+        offers,
+        is_developed,
+        user.skypilot_home,
     )
 
 
@@ -140,19 +167,16 @@ def require_trust(here: Context) -> None:
 
 def outside(caller: Caller, user: userconfig.UserConfig) -> Context:
     """Return the context of a directory in no checkout."""
-    preset = "sky" if caller.program == "sky" else user.preset
+    preset = skypilot.PRESET if caller.program == "sky" else user.preset
     settings = config.parse([_preset_layer(preset)] if preset else [], presets.text)
     name = settings.project or "default"
-    return Context(caller, None, None, Project(name, name), settings)
+    project = Project(name, name)
+    return Context(caller, None, None, project, settings, skypilot_home=user.skypilot_home)
 
 
 def _path_key(found: Checkout, base: str) -> str:
     identity = checkout.project_dir(found)
     return identity if base == found.root else f"{identity}//{os.path.relpath(base, found.root)}"
-
-
-def _is_skypilot(root: str) -> bool:
-    return os.path.isfile(f"{root}/sky/__init__.py") and os.path.isdir(f"{root}/sky/skylet")
 
 
 def _layer(path: str) -> config.Layer | None:

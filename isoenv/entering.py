@@ -6,7 +6,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from isoenv import context, directories, files, generated, instances, launch, paths, trust
+from isoenv import (
+    context,
+    directories,
+    files,
+    generated,
+    instances,
+    launch,
+    paths,
+    skypilot,
+    trust,
+)
 from isoenv.errors import ConfigError, IsoenvError, NotTrustedError
 from isoenv.registry import Registry
 
@@ -42,6 +52,8 @@ def enter(
             "`git worktree prune`, then `isoenv prune`"
         )
     directories.make(computed.dirs.values(), here.checkout.root if here.checkout else None)
+    if here.config.preset == skypilot.PRESET:
+        skypilot.keep(computed)
     # Made before the stamps are taken: a directory that appears is no change of an input.
     ready = _ready(selected, computed)
     ready.direnv = here.base is not None and _uses_direnv(f"{here.base}/.envrc")
@@ -99,7 +111,7 @@ def _ready(selected: Selected, computed: Environment) -> generated.Ready:
         root=found.root,
         label=f"{found.project.name}/{found.slot} {found.name}",
         guards=_guards(selected),
-        watched=_stamps(here.checkout, [*_deciding_files(here), notice]),
+        watched=_stamps(here.checkout, [*_deciding_files(here), *computed.watched, notice]),
         dirs=list(computed.dirs.values()),
         path_prepend=computed.path_prepend,
         variables=computed.variables
@@ -139,7 +151,10 @@ def _deciding_files(here: Context) -> list[str]:
         return list(here.watched)
     return [
         *here.watched,
-        *(trust.witness(here.caller.state, here.checkout, subject) for subject in here.subjects),
+        *(
+            trust.witness(here.caller.state, here.checkout, subject)
+            for subject in (*here.subjects, *here.offers)
+        ),
     ]
 
 

@@ -10,7 +10,18 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, context, files, flags, launch, leasing, paths, resolver, userconfig
+from isoenv import (
+    allocator,
+    context,
+    files,
+    flags,
+    launch,
+    leasing,
+    paths,
+    resolver,
+    skypilot,
+    userconfig,
+)
 from isoenv.errors import IsoenvError, NotFoundError
 from isoenv.models import Config, Instance, Lease, Project
 
@@ -242,7 +253,11 @@ def directory_of(caller: Caller, lease: Lease) -> str:
 def environment(selected: Selected, registry: Registry) -> Environment:
     """Compute the environment of the selected instance."""
     here = selected.context
-    return resolver.resolve(here.config, instance(selected, registry), here.caller.home)
+    home = here.caller.home
+    found = resolver.resolve(here.config, instance(selected, registry), home)
+    if here.config.preset == skypilot.PRESET:
+        return skypilot.complete(found, home, here.skypilot_home)
+    return found
 
 
 def slot_variables(settings: Config) -> list[str]:

@@ -162,7 +162,8 @@ class Instance:
 class Environment:
     """The variables of one instance, fully computed.
 
-    ``variables`` is in order; None unsets. ``path_prepend`` are absolute directories.
+    ``variables`` is in order; None unsets. ``path_prepend`` are absolute directories. ``watched``
+    are files beside the configuration that decided.
     """
 
     instance: Instance
@@ -171,6 +172,7 @@ class Environment:
     dirs: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
     databases: Mapping[str, Database] = field(default_factory=dict)
+    watched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The user's own ``config.toml``: which preset a machine or a project starts from."""
+"""The user's own ``config.toml``: which preset a machine or a project starts from, and SkyPilot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from isoenv import config, files
+from isoenv import config, files, skypilot
 from isoenv.errors import ConfigError
 from isoenv.positions import positions
 from isoenv.tables import Table, spell
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class UserConfig:
     """``preset`` for every checkout without an ``isoenv.toml``, ``projects`` for single ones.
 
-    A project is named by its name or by its directory.
+    A project is named by its name or by its directory. ``skypilot_home`` is one of
+    `skypilot.HOMES`.
     """
 
     preset: str | None = None
     projects: Mapping[str, str] = field(default_factory=dict)
+    skypilot_home: str = skypilot.SERVER
 
     def preset_for(self, *names: str) -> str | None:
         """Return the preset chosen for a project that goes by any of these names."""
@@ -31,7 +33,7 @@ class UserConfig:
 
 
 def read(path: str, presets: Collection[str]) -> UserConfig:
-    """Read ``preset`` and ``[projects.NAME]`` with a ``preset`` each; a missing file has none.
+    """Read ``preset``, ``[projects.NAME]`` and ``[skypilot]``; a missing file has none of them.
 
     Raises ConfigError with file, line, key and what was expected.
     """
@@ -50,13 +52,16 @@ def read(path: str, presets: Collection[str]) -> UserConfig:
         raise ConfigError(f"{path}:{line}: {'.'.join(keys)}: {message}")
 
     root = Table((), entries, report)
-    root.report_unknown("preset", "projects")
+    root.report_unknown("preset", "projects", "skypilot")
     tables = root.table("projects")
     projects = {name: _preset(tables.table(name), presets) for name in tables.entries}
     for name in tables.entries:
         tables.table(name).report_unknown("preset")
     chosen = {name: preset for name, preset in projects.items() if preset is not None}
-    return UserConfig(_preset(root, presets), chosen)
+    of_skypilot = root.table("skypilot")
+    of_skypilot.report_unknown("home")
+    home = of_skypilot.choice("home", skypilot.HOMES, skypilot.SERVER)
+    return UserConfig(_preset(root, presets), chosen, home)
 
 
 def _preset(table: Table, presets: Collection[str]) -> str | None:

@@ -18,7 +18,8 @@ def command() -> None:
 
     An isoenv.toml can set any variable and run commands, so nothing of it is used before. What
     is allowed is this content in this repository: a new linked worktree with the same bytes is
-    trusted silently, a changed file asks again, and `allow` shows what has changed.
+    trusted silently, a changed file asks again, and `allow` shows what has changed. SkyPilot's
+    own source needs no file: there it is the code that you allow to be run.
 
     \b
     Example:
@@ -32,11 +33,12 @@ def decide(verdict: str) -> None:
     """Record the verdict on the files of this place, showing what is new about them."""
     caller = start.caller()
     here = context.find(caller)
-    if here.checkout is None or here.base is None or not here.subjects:
+    subjects = here.subjects or here.offers
+    if here.checkout is None or here.base is None or not subjects:
         raise NotFoundError(
             f"no isoenv.toml in {here.base or caller.directory}: `isoenv init` writes one"
         )
-    for subject in here.subjects:
+    for subject in subjects:
         file = f"{here.checkout.root}/{subject.name}"
         former = trust.last_allowed(caller.state, here.checkout, subject.name)
         if verdict == trust.ALLOWED and former is not None and former != subject.content:

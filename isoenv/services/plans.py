@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from isoenv import generated, instances, launch, resolver, template
 from isoenv.errors import IsoenvError
-from isoenv.services import health, logs, record
+from isoenv.services import health, logs, record, skypilot
+from isoenv.skypilot import PRESET
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from isoenv.instances import Selected
     from isoenv.models import Environment, Service
@@ -24,10 +25,12 @@ STOP_PATIENCE = 10.0
 class Plan:
     """How one service is run. Commands are argument lists, ``environ`` is whole.
 
-    Either ``run``, the process that stays, or ``start``. ``stop`` is what ends that, or what is
-    run before a ``run`` service is ended. ``ports`` must be free before the start, and are free
-    after the stop; ``mentioned`` ones stand in the command, perhaps as those of another service.
-    ``place`` is the directory of its record, ``facts`` are what the record says of the instance.
+    Either ``run``, the process that stays, or ``start``, which ``stop`` ends. ``ports`` must be
+    free before the start, and are free after the stop; ``mentioned`` ones stand in the command,
+    perhaps as those of another service. ``place`` is the directory of its record, ``facts`` are
+    what the record says of the instance; a ``stop`` among them, a list in JSON, is run before the
+    processes are ended. ``prepare`` is called when a ``run`` service is about to be started, and
+    may return another plan for this start.
     """
 
     name: str
@@ -45,12 +48,18 @@ class Plan:
     start_timeout: float = 60.0
     stop_patience: float = STOP_PATIENCE
     facts: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Plan], Plan] = field(default=lambda plan: plan, repr=False, compare=False)
 
 
 def of(selected: Selected, environment: Environment, environ: Mapping[str, str]) -> dict[str, Plan]:
     """Return the plans of all services of an instance, in the order of the file."""
     here = selected.context
     if here.config.services and not environment.variables:
+        if here.config.preset == PRESET:
+            raise IsoenvError(
+                f"{here.project.name}/{selected.slot} is your own ~/.sky and port 46580, which "
+                "isoenv leaves alone: `sky api start`, `sky api stop`, `sky api info`"
+            )
         raise IsoenvError(
             f"{here.project.name}/{selected.slot} is left as it is, without services: "
             "`isoenv list` shows the other instances"
@@ -78,7 +87,7 @@ def of(selected: Selected, environment: Environment, environ: Mapping[str, str])
     plans = {}
     for name, service in here.config.services.items():
         asked = expand(service.health) if service.health else None
-        plans[name] = Plan(
+        plan = Plan(
             name=name,
             title=f"{name} of {found.project.name}/{found.slot}",
             place=record.directory(here.caller.state, found.project.key, found.slot, name),
@@ -94,6 +103,9 @@ def of(selected: Selected, environment: Environment, environ: Mapping[str, str])
             start_timeout=service.start_timeout,
             facts={**facts, "service": name, "health": asked or ""},
         )
+        if skypilot.is_meant(here, service.run):
+            plan = skypilot.adapt(plan, here, found)
+        plans[name] = plan
     return plans
 
 

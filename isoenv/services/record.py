@@ -76,11 +76,11 @@ def write(place: str, record: Record) -> None:
     replace(f"{place}/record", os.fsencode(content))
 
 
-def replace(path: str, content: bytes) -> None:
+def replace(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write a private file so that it is there whole or as before."""
     temporary = f"{path}.{os.getpid()}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(descriptor, "wb") as file:
             file.write(content)
         os.rename(temporary, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,9 +75,11 @@ def _stop(plan: Plan) -> Stopped:
             f"stop it there, or `rm {plan.place}/record` when it is gone"
         )
     was_up = life is Life.ALIVE or bool(members.find(plan.place, found))
-    if was_up and plan.stop:
+    if life is Life.ALIVE and (command := found.text("stop")):
         record.write(plan.place, found.changed(state=record.STOPPING))
-        commands.run(plan, plan.stop, commands.STOP_TIMEOUT)
+        # It only has the first word: its processes are ended in any case.
+        with suppress(ServiceError):
+            commands.run(plan, json.loads(command), commands.STOP_TIMEOUT)
     killed = end_run(plan, found)
     return Stopped(time.monotonic() - began, was_up, killed)
 
