@@ -79,8 +79,7 @@ class Context:
 def find(caller: Caller) -> Context:
     """Find the checkout of the caller's directory, its configuration and its project."""
     place = checkout.locate(caller.directory)
-    user_file = paths.user_config_file(caller.environ)
-    user = userconfig.read(user_file, frozenset(presets.NAMES))
+    user = user_config(caller)
     if place is None:
         return outside(caller, user)
     found, base = place.checkout, place.base
@@ -125,6 +124,11 @@ def find(caller: Caller) -> Context:
         is_developed,
         user.skypilot_home,
     )
+
+
+def user_config(caller: Caller) -> userconfig.UserConfig:
+    """Read the user's own configuration."""
+    return userconfig.read(paths.user_config_file(caller.environ), frozenset(presets.NAMES))
 
 
 def _parsed(layers: list[config.Layer]) -> Config:

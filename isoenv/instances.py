@@ -112,6 +112,9 @@ def _elsewhere(caller: Caller, registry: Registry, name: str) -> Context:
     for lease in registry.leases(found[0]):
         if lease.root and os.path.isdir(lease.root):
             return context.find(replace(caller, directory=lease.root))
+    if found[0].key == skypilot.PROJECT:
+        # Without a checkout only this one is known by its name.
+        return context.outside(replace(caller, program="sky"), context.user_config(caller))
     return replace(context.outside(caller, userconfig.UserConfig()), project=found[0])
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from isoenv.models import Config, Environment
 
 PRESET = "sky"
+# As the preset names it.
+PROJECT = "skypilot"
 # In a checkout without a file: what the user allows is that its code is run.
 CODE = "sky"
 # Whose home SkyPilot's clients see: the user's, or that of the instance's server.

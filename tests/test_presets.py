@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isoenv import presets
 from isoenv.config import Layer, parse
-from isoenv.models import Config, Numbering, Port
+from isoenv.models import Config, Numbering, Port, Service
 
 
 def preset(name: str) -> Config:
@@ -42,11 +42,20 @@ def test_the_sky_preset_isolates_a_server_and_unties_it_from_the_others() -> Non
         env={
             "SKYPILOT_API_SERVER_ENDPOINT": "http://127.0.0.1:{ports.api}",
             "SKY_RUNTIME_DIR": "{home}/.sky-dev-{id}",
+            "SKYPILOT_DISABLE_LOCAL_API_SERVER": "1",
             "SKYPILOT_CONFIG": False,
             "SKYPILOT_DB_CONNECTION_URI": False,
             "SKYPILOT_DB_POOL_CONNECTION_URI": False,
             "SKYPILOT_DB_POOL_HOSTPORT": False,
             "IS_SKYPILOT_SERVER": False,
+        },
+        services={
+            "api": Service(
+                "api",
+                run=("sky", "api", "start", "--foreground"),
+                health="http://127.0.0.1:{ports.api}/api/health",
+                start_timeout=180.0,
+            )
         },
         preset="sky",
         sources=("isoenv.toml",),

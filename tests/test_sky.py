@@ -38,6 +38,8 @@ FREE = {"SKYPILOT_DEBUG": "1", "SKYPILOT_API_SERVER_ENDPOINT": "https://sky.exam
 def ours(home: Path, slot: int) -> dict[str, str]:
     """What SkyPilot has to see in an instance."""
     return {
+        "SKYPILOT_USER_ID": (home / f".sky-dev-{slot}/user_id").read_text().strip(),
+        "SKYPILOT_DISABLE_LOCAL_API_SERVER": "1",
         "SKYPILOT_INSTANCE_ID": str(slot),
         "SKYPILOT_API_SERVER_LOCAL_PORT": str(46580 + slot),
         "SKYPILOT_API_SERVER_ENDPOINT": f"http://127.0.0.1:{46580 + slot}",

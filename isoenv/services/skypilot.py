@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 COMMAND = ("sky", "api", "start")
 # Seconds between TERM and KILL: its own shutdown takes 6 to 8.
 STOP_PATIENCE = 15.0
-# Seconds that its command may take to say its version, on a busy machine.
-PATIENCE = 120.0
+# Seconds that its command may take to say its version on a busy machine, and a server to answer.
+PATIENCE, ANSWER_PATIENCE = 120.0, 2.0
 # The first release in which each server has a port, a queue port and a directory of its own.
 OLDEST = (0, 14)
 # What only clients are told.
@@ -139,7 +139,7 @@ def prepare(plan: Plan, server: Server, clients: Mapping[str, str]) -> Plan:
 def _refuse_another(plan: Plan, server: Server) -> None:
     """Raise PortTakenError where a server answers that is not the instance's."""
     port = plan.ports[0]
-    if not ports.is_held(port) or health.check(plan.health or "") is not None:
+    if not ports.is_held(port) or health.check(plan.health or "", ANSWER_PATIENCE) is not None:
         return
     holders = ports.holders([port]).get(port)
     whose = ports.describe(holders[0]) if holders else "another user's process"

@@ -126,6 +126,8 @@ def _where(found: Record) -> str:
 
 def _holder(wanted: tuple[int, ...]) -> Holder | None:
     held = tuple(port for port in wanted if ports.is_held(port))
-    for found in ports.holders(held).values() if held else ():
-        return next((each for each in found if each.pid != os.getpid()), None)
+    found = ports.holders(held) if held else {}
+    for port in held:
+        if port in found:
+            return next((each for each in found[port] if each.pid != os.getpid()), None)
     return ports.Holder(held[0], "") if held else None
