@@ -13,11 +13,11 @@ PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox \
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test lint bench completions readme soak clean
+.PHONY: help demo test test-skypilot lint bench completions readme soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: .venv/base  ## show the main job on a repository made on the spot
 	@scripts/demo
@@ -26,6 +26,10 @@ test: .venv/dev  ## install what the tests need, and run them (PYTEST_ARGS="-k l
 	@scripts/packages $(PACKAGES)
 	@echo "testing"
 	@$(BIN)/pytest -q -n auto $(PYTEST_ARGS)
+
+test-skypilot: .venv/dev .venv/skypilot/bin/sky  ## install SkyPilot, and run two servers of it
+	@echo "testing with SkyPilot"
+	@ISOENV_TEST_SKY=$(CURDIR)/.venv/skypilot/bin $(BIN)/pytest -q -m skypilot $(PYTEST_ARGS)
 
 lint: .venv/dev  ## check style, types and shell scripts
 	@scripts/packages $(PACKAGES)
@@ -71,4 +75,10 @@ clean:  ## remove what was made
 .venv/dev: .venv/base
 	@echo "installing the tools for tests and lint into .venv"
 	@$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+.venv/skypilot/bin/sky: .venv/base
+	@echo "installing SkyPilot into .venv/skypilot"
+	@$(PYTHON) -m venv .venv/skypilot
+	@.venv/skypilot/bin/python -m pip install -q --disable-pip-version-check 'skypilot>=0.14,<0.15'
 	@touch $@
