@@ -193,7 +193,8 @@ def _numbered(here: Context, registry: Registry, slot: int, *, lease: bool) -> S
     context.require_trust(here)
     if held and held.token:
         return Selected(here, slot, held)
-    if lease:
+    is_left_alone = slot == 0 and here.config.numbering.main == "none"
+    if lease and not (is_left_alone and held is None):
         held = leasing.hold_number(registry, here.claim, slot)
     elif held is None:
         leasing.check_slot(here.config, slot)

@@ -27,6 +27,8 @@ cat >"$HOME/bin/sky" <<'SKY'
 env | grep ^SKY | sort
 SKY
 chmod +x "$HOME/bin/sky"
+# An identity hangs on the machine, unless it was written down.
+mkdir "$HOME/.sky-dev-2" && echo 3ddc1ce7 >"$HOME/.sky-dev-2/user_id"
 git init -q -b main orienter && cd orienter
 cat >isoenv.toml <<'TOML'
 project = "orienter"

@@ -106,7 +106,7 @@ def sky(home: Path, tmp_path: Path, isoenv: Callable[..., Done]) -> Iterator[Sky
     for file in (tmp_path / "state/services").glob("*/*/record"):
         found = record.read(str(file.parent))
         if found:
-            members.end(str(file.parent), found, 0.0)
+            members.end(str(file.parent), found, 1.0)
 
 
 @pytest.fixture
