@@ -91,9 +91,10 @@ def _is_as_started(environ: Mapping[str, str], found: Record) -> bool:
 def _answer(found: Record) -> tuple[str, int] | None:
     asked = found.text("health")
     target = health.Target(asked) if asked else None
-    port = str(target.port) if target and target.is_local else "-"
+    wanted = found.text("ports")
+    port = wanted or "-"
     if found.text("state") == record.DOWN:
-        if target and (not target.is_local or not _is_free(target.port)):
+        if target and not (target.is_local and all(_is_free(int(each)) for each in wanted.split())):
             return None
         return _row("stopped", "-", found.seconds("stopped"), port, ""), NOT_RUNNING
     if found.text("state") != record.UP or not _is_alive(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from isoenv import generated, instances, launch, resolver, template
@@ -105,7 +105,8 @@ def of(selected: Selected, environment: Environment, environ: Mapping[str, str])
         )
         if skypilot.is_meant(here, service.run):
             plan = skypilot.adapt(plan, here, found)
-        plans[name] = plan
+        ports = " ".join(map(str, plan.ports))
+        plans[name] = replace(plan, facts={**plan.facts, "ports": ports})
     return plans
 
 

@@ -1,4 +1,4 @@
-"""Two servers of the real SkyPilot, side by side: `make test-skypilot` installs it and runs this."""
+"""Two servers of the real SkyPilot, side by side: `make test-skypilot` installs and runs it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from isoenv import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Sky = Any  # of conftest.py, which no test imports
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -291,6 +292,27 @@ def test_nothing_is_started_while_one_of_the_ports_is_held(
     assert f"port {getattr(one, which)} of api of skypilot/{one.slot} is held by " in done.stderr
     assert f"(pid {os.getpid()})" in done.stderr
     assert not Path(f"{sky.place(one.slot)}/record").exists()
+
+
+def test_the_quick_status_knows_both_ports(
+    sky: Sky, install: Install, one: Ports, listener: Callable[[str, int], socket.socket]
+) -> None:
+    def said(operand: str) -> list[str]:
+        table: str = sky.run("api", operand, "status").stdout
+        columns = [re.split("  +", line) for line in table.splitlines()]
+        # All but how long that is ago.
+        return [word for words in columns for word in (*words[:3], *words[4:])]
+
+    install()
+    sky.start(one.slot)
+    both = f"{one.api} {one.queue}"
+    for _ in ("running", "stopped"):
+        # With the project in front it is computed.
+        assert said(str(one.slot)) == said(f"skypilot:{one.slot}")
+        assert both in said(str(one.slot))
+        assert sky.api(one.slot, "stop").returncode == 0
+    listener("127.0.0.1", one.queue)
+    assert f"port {one.queue} is held by" in " ".join(said(str(one.slot)))
 
 
 def test_no_command_starts_a_server_on_the_side(sky: Sky, install: Install, one: Ports) -> None:
