@@ -50,9 +50,8 @@ def make(directory: str, home: str) -> None:
         raise IsoenvError(f"cannot make {own}: {files.reason(error)}") from None
 
 
-def write_identity(directory: str, identity: str | None) -> None:
+def write_identity(path: str, identity: str | None) -> None:
     """Tell the server who it is, unless it knows: its database has the last word."""
-    path = f"{directory}/home/.sky/user_hash"
     if identity and not os.path.exists(path):
         record.replace(path, os.fsencode(identity))
 

@@ -43,12 +43,10 @@ QUEUE_OFFSET = 11
 # Where SkyPilot's source shows what it can do, below its package.
 NATIVE = ("skylet/constants.py", "SKYPILOT_API_SERVER_LOCAL_PORT")
 FORK = ("utils/common_utils.py", "SKYPILOT_INSTANCE_ID")
-QUEUE_FILE = "server/requests/queues/mp_queue.py"
 SOURCE_LIMIT = 1 << 22
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\S*")
 _OWN_VERSION = re.compile(r"^__version__ *= *['\"]([^'\"]+)", re.MULTILINE)
-_OWN_QUEUE = re.compile(r"^DEFAULT_QUEUE_MANAGER_PORT *= *(\d+)", re.MULTILINE)
 _INTERPRETER = re.compile(rb"#! *(?:/usr/bin/env +)?(\S*python[\d.]*)\s*$")
 # What pip writes where the path is too long for a first line.
 _LONG_INTERPRETER = re.compile(rb"'''exec' +\"?([^\"\n]+?)\"? +\"\$0\"")
@@ -122,10 +120,13 @@ def prepare(plan: Plan, server: Server, clients: Mapping[str, str]) -> Plan:
     package = _package(interpreter, plan) if interpreter else None
     if package and interpreter and _is_fork(package):
         own_home.make_temporary(server.directory)
-        return _of_fork(plan, package, interpreter, server)
+        identity = clients.get(skypilot.USER_ID)
+        own_home.write_identity(f"{server.directory}/user_hash", identity)
+        return _of_fork(plan, interpreter, server)
     _require_new(sky, package, plan)
     own_home.make(server.directory, server.home)
-    own_home.write_identity(server.directory, clients.get(skypilot.USER_ID))
+    hash_file = f"{server.directory}/home/.sky/user_hash"
+    own_home.write_identity(hash_file, clients.get(skypilot.USER_ID))
     launcher = f"{skypilot.launchers(server.directory)}/sky"
     own_home.write_launcher(server.directory, launcher, sky if server.has_launcher else None)
     assert plan.run is not None  # noqa: S101  # it was recognised by its command
@@ -207,21 +208,20 @@ def _is_fork(package: str) -> bool:
     return _mentions(package, FORK) and not _mentions(package, NATIVE)
 
 
-def _of_fork(plan: Plan, package: str, interpreter: str, server: Server) -> Plan:
-    """Return how a server of the fork is run.
+def _of_fork(plan: Plan, interpreter: str, server: Server) -> Plan:
+    """Return how a server of the fork is run: past its command, which knows one port.
 
-    It has its own directory for each instance in the user's home, but one queue port for all, and
-    its command starts and stops servers on the usual port alone.
+    It finds its own directory in the user's home, and a server for one machine has its queue in
+    its own memory.
     """
     port = plan.ports[0]
-    queue = _OWN_QUEUE.search(_source(package, QUEUE_FILE))
     environ = {**plan.environ, "HOME": server.home}
     environ.pop("SKY_RUNTIME_DIR", None)
     return replace(
         plan,
         run=(interpreter, "-m", "sky.server.server", "--host=127.0.0.1", f"--port={port}"),
         environ=environ,
-        ports=(port, int(queue[1]) if queue else queue_port(API_BASE)),
+        ports=(port,),
     )
 
 

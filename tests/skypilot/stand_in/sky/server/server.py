@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sky import __version__
 from sky.server import common
 from sky.server.requests.queues import mp_queue
+from sky.skylet import constants
 from sky.utils import common_utils
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--port", default=common.DEFAULT_PORT, type=int)
     given = parser.parse_args()
     keep_user_hash()
-    for role in (str(mp_queue.port()), "executor", "executor"):
+    # A server of the fork, for one machine, has no queue in a process of its own.
+    queue = [str(mp_queue.port())] if constants.LOCAL_PORT else []
+    for role in (*queue, "executor", "executor"):
         start_child(role)
     ThreadingHTTPServer.allow_reuse_address = True
     server = ThreadingHTTPServer((given.host, given.port), Handler)
