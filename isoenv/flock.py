@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import signal
-import threading
 import time
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # importing typing costs a status line more than all of this
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -36,6 +34,8 @@ def acquire(descriptor: int, timeout: float | None, *, shared: bool = False) -> 
         return True
     if timeout <= 0:
         return False
+    import threading
+
     if threading.current_thread() is not threading.main_thread() or _is_alarm_in_use():
         return _poll(descriptor, operation, timeout)
     return _wait(descriptor, operation, timeout)
@@ -51,6 +51,8 @@ def _try(descriptor: int, operation: int) -> bool:
 
 def _is_alarm_in_use() -> bool:
     """Whether an alarm is set, is blocked, or has a handler that Python could not put back."""
+    import signal
+
     return (
         signal.getitimer(signal.ITIMER_REAL)[0] > 0
         or signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -59,6 +61,8 @@ def _is_alarm_in_use() -> bool:
 
 
 def _wait(descriptor: int, operation: int, timeout: float) -> bool:
+    import signal
+
     waiting = True
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
