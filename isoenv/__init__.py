@@ -3,3 +3,23 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
+if TYPE_CHECKING:
+    from isoenv.coordination.registering import sessions as sessions
+    from isoenv.coordination.session import Session as Session
+
+# The public names, imported when they are asked for: a prompt must not pay for them.
+_PUBLIC = {
+    "Session": "isoenv.coordination.session",
+    "sessions": "isoenv.coordination.registering",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)

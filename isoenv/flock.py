@@ -41,6 +41,11 @@ def acquire(descriptor: int, timeout: float | None, *, shared: bool = False) -> 
     return _wait(descriptor, operation, timeout)
 
 
+def release(descriptor: int) -> None:
+    """Unlock the open file."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def _try(descriptor: int, operation: int) -> bool:
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)

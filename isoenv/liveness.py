@@ -18,7 +18,9 @@ DEAD_STATES = (b"Z", b"X", b"x")
 STAT_LIMIT = 4096
 
 
-def is_dead(pid: int, start: int, inode: int, boot: str, namespace_: int, host: str) -> bool | None:
+def is_dead(  # noqa: PLR0913, PLR0917  # what it takes to tell one process from all others
+    pid: int, start: int, inode: int, boot: str, namespace_: int, host: str
+) -> bool | None:
     """Whether a process that was written down so is dead; None where it cannot be seen from here.
 
     The arguments are the fields of ``isoenv.process.Identity``.

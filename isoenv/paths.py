@@ -91,6 +91,21 @@ def registry_file(state: str) -> str:
     return f"{state}/registry.db"
 
 
+def coordination_file(state: str) -> str:
+    """Return the SQLite database of sessions, messages and metrics."""
+    return f"{state}/coordination.db"
+
+
+def session_dir(state: str, session_id: str) -> str:
+    """Return the own directory of a session, which is gone with it."""
+    return f"{state}/sessions/{session_id}"
+
+
+def wake_dir(state: str) -> str:
+    """Return where those who wait for messages have their pipes."""
+    return f"{state}/wake"
+
+
 def generated_dir(state: str, base: str) -> str:
     """Return where the ready environment of the checkout or subdirectory ``base`` is kept.
 

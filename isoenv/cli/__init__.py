@@ -38,6 +38,7 @@ COMMANDS = (
     "schema",
     "render",
     "db",
+    "session",
     "prune",
     "doctor",
     "on",

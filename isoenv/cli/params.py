@@ -144,6 +144,50 @@ class TargetParam(_Completed):
         yield from map(CompletionItem, place.config.templates)
 
 
+class SessionParam(_Completed):
+    """A session, by name or id."""
+
+    name = "session"
+
+    def candidates(self, place: Context) -> Iterator[CompletionItem]:
+        """Yield the names and ids of the live sessions."""
+        from isoenv import paths
+        from isoenv.coordination import registering
+        from isoenv.coordination.store import open_store
+
+        # Looking must not make a database.
+        if not os.path.exists(paths.coordination_file(place.caller.state)):
+            return
+        for record in registering.live(open_store(place.caller.state)):
+            yield CompletionItem(record.title, help=record.state)
+
+
+def session_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--session``."""
+    return click.option(
+        "--session", type=SessionParam(), help="The session, by name or id; else ISOENV_SESSION."
+    )(command)
+
+
+def _labels(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is no label: KEY=VALUE is one")
+        labels[key] = text
+    return labels
+
+
+def label_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--label K=V``, any number of times, as a dict."""
+    return click.option(
+        "--label", "labels", metavar="K=V", multiple=True, callback=_labels, help="A label."
+    )(command)
+
+
 def instance_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an optional INSTANCE."""
     return click.argument("instance", required=False, type=InstanceParam())(command)

@@ -1,0 +1,40 @@
+"""Which session a command acts as."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from isoenv.coordination import place, registering
+from isoenv.coordination.session import Handle
+from isoenv.coordination.store import open_store
+from isoenv.errors import UsageError
+
+if TYPE_CHECKING:
+    from isoenv.context import Caller
+
+# The id or name of the session that a process and its children act as.
+VARIABLE = "ISOENV_SESSION"
+
+
+def named(caller: Caller, asked: str | None) -> Handle:
+    """Return the session that was asked for, else that of the environment.
+
+    Raises UsageError where there is neither, NotFoundError for one that has ended.
+    """
+    word = asked or caller.environ.get(VARIABLE)
+    if not word:
+        raise UsageError(
+            "which session? `--session NAME`, or `export ISOENV_SESSION=$(isoenv session start)`"
+        )
+    store = open_store(caller.state)
+    return Handle(store, registering.named(store, word))
+
+
+def named_or_nameless(caller: Caller, asked: str | None) -> Handle:
+    """Return the session as ``named`` does, else one that ends with the parent process."""
+    if asked or caller.environ.get(VARIABLE):
+        return named(caller, asked)
+    store = open_store(caller.state)
+    where = place.find(caller.environ, caller.directory)
+    return Handle(store, registering.nameless(store, os.getppid(), where))

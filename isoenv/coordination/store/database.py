@@ -1,0 +1,187 @@
+"""One SQLite database that all processes of a machine write to, fairly and safely.
+
+WAL lets readers go on while somebody writes. Writers queue on a lock file before ``BEGIN
+IMMEDIATE``: SQLite's own waiting sleeps, is unfair, and does not cover a transaction that begins
+by reading.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from _thread import allocate_lock  # threading itself costs a status line its import
+
+from isoenv import flock, paths
+from isoenv.coordination.store.schema import TABLES, VERSION
+from isoenv.errors import IsoenvError
+
+TYPE_CHECKING = False  # importing typing costs a status line more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+# Seconds that a writer waits for the others before it gives up.
+PATIENCE = 30.0
+# The smallest page of SQLite, in bytes: what is shorter it takes for no database, and overwrites.
+SMALLEST = 512
+_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+class Database:
+    """An open database. It may be used from several threads, and from a forked child."""
+
+    def __init__(self, state: str) -> None:
+        """Open the database in the state directory, and make both where they are missing."""
+        self.state = state
+        self.file = paths.coordination_file(state)
+        self._lock = allocate_lock()
+        self._transaction = _Transaction(self)
+        self._open()
+
+    def _open(self) -> None:
+        """Open what is one process's own: neither the connection nor the gate bears a fork."""
+        self._pid = os.getpid()
+        paths.make_private(self.state)
+        self._gate = _opened_gate(f"{self.file}.lock")
+        try:
+            # Transactions are begun by hand, for the module's own would be deferred ones.
+            self._connection = sqlite3.connect(
+                self.file, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            if self._version() == 0:
+                self._create()
+        except sqlite3.Error as error:
+            raise self.unusable(error) from None
+        if (version := self._version()) > VERSION:
+            raise IsoenvError(
+                f"{self.file} has schema {version}, this isoenv reads up to {VERSION}: "
+                "`pip install --upgrade isoenv`"
+            )
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that belongs to this process."""
+        if self._gate < 0:
+            raise IsoenvError("the session has ended, and with it what it can do")
+        if self._pid != os.getpid():
+            self._forked = self._connection  # closing the parent's would drop its locks
+            self._lock = allocate_lock()
+            os.close(self._gate)
+            self._open()
+        return self._connection
+
+    def close(self) -> None:
+        """Close the database; a forked child leaves its parent's alone."""
+        if self._gate >= 0 and self._pid == os.getpid():
+            self._connection.close()
+            os.close(self._gate)
+            self._gate = -1
+
+    def _version(self) -> int:
+        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    def _create(self) -> None:
+        self._enter_gate()
+        try:
+            # Somebody else may have made it while this process waited.
+            if self._version() == 0:
+                if 0 < os.path.getsize(self.file) < SMALLEST:
+                    raise self._corrupt("file is not a database")
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.executescript(
+                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
+                )
+        finally:
+            self._leave_gate()
+
+    def _enter_gate(self) -> None:
+        if not flock.acquire(self._gate, PATIENCE):
+            raise IsoenvError(f"{self.file}.lock is locked by another process for {PATIENCE:g} s")
+
+    def _leave_gate(self) -> None:
+        flock.release(self._gate)
+
+    def transaction(self) -> _Transaction:
+        """Return a context to write in, with everybody else kept out; all happens, or nothing."""
+        return self._transaction
+
+    def rows(self, sql: str, values: Iterable[object] = ()) -> list[Any]:
+        """Return what a query finds, outside any transaction."""
+        connection = self.connection
+        try:
+            with self._lock:
+                return connection.execute(sql, tuple(values)).fetchall()
+        except UnicodeEncodeError:
+            # A name that is no Unicode: SQLite can hold it in no row.
+            return []
+        except sqlite3.Error as error:
+            raise self.unusable(error) from None
+
+    def unusable(self, error: sqlite3.Error) -> IsoenvError:
+        """Return what to tell the user of an error of SQLite's."""
+        # The low byte: above it stand SQLite's finer distinctions.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _CORRUPT:
+            return self._corrupt(str(error))
+        remedy = f"`df -h {self.state}`" if code in _FULL else f"`ls -ld {self.state}`"
+        return IsoenvError(f"cannot use {self.file}: {error}: {remedy}")
+
+    def _corrupt(self, why: str) -> IsoenvError:
+        return IsoenvError(
+            f"cannot use {self.file}: {why}: `mv {self.file} {self.file}.bad` starts a new one, "
+            "without the sessions and messages in it"
+        )
+
+
+class _Transaction:
+    """Writing in turn. One object for all of them, which is what makes an update cheap."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        database = self._database
+        connection = database.connection
+        database._lock.acquire()  # noqa: SLF001  # the two are one
+        try:
+            database._enter_gate()  # noqa: SLF001  # likewise
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, sqlite3.Error):
+                raise database.unusable(error) from None
+            raise
+        return connection
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        database = self._database
+        connection = database.connection
+        try:
+            if error is None:
+                connection.execute("COMMIT")
+        except sqlite3.Error as refused:
+            error = refused
+        try:
+            # A full disk makes SQLite roll back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        finally:
+            self._leave()
+        if isinstance(error, sqlite3.Error):
+            raise database.unusable(error) from None
+
+    def _leave(self) -> None:
+        self._database._leave_gate()  # noqa: SLF001  # the two are one
+        self._database._lock.release()  # noqa: SLF001  # likewise
+
+
+def _opened_gate(name: str) -> int:
+    try:
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise IsoenvError(f"cannot open {name}: {reason}: `ls -l {name}`") from None

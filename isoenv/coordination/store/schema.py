@@ -1,0 +1,78 @@
+"""The tables of the coordination database. A change of them is a new version."""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = """
+-- A live process that has registered itself. The first six columns after the state say which
+-- process (isoenv.process.Identity); `beat` is CLOCK_MONOTONIC in ns, comparable within one boot.
+CREATE TABLE session (
+  id TEXT PRIMARY KEY,
+  name TEXT UNIQUE,
+  state TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  start INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  boot TEXT NOT NULL,
+  namespace INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  project_key BLOB, -- NULL with the next three: in no instance
+  project TEXT,
+  slot INTEGER, -- NULL alone: in a project that has given it no slot
+  instance TEXT,
+  labels TEXT NOT NULL, -- a JSON object
+  started_at REAL NOT NULL,
+  beat INTEGER NOT NULL,
+  beaten_at REAL NOT NULL,
+  checked INTEGER NOT NULL -- when its process was last looked at: only the order counts
+) WITHOUT ROWID;
+CREATE INDEX session_checked ON session (checked);
+CREATE INDEX session_process ON session (pid, start);
+CREATE INDEX session_instance ON session (project_key, slot);
+CREATE TABLE metric (
+  name TEXT NOT NULL,
+  session_id TEXT NOT NULL REFERENCES session ON DELETE CASCADE,
+  value REAL NOT NULL,
+  PRIMARY KEY (name, session_id)
+) WITHOUT ROWID;
+CREATE INDEX metric_session ON metric (session_id);
+CREATE TABLE agent (
+  session_id TEXT NOT NULL REFERENCES session ON DELETE CASCADE,
+  agent_id TEXT NOT NULL,
+  type TEXT NOT NULL,
+  started_at REAL NOT NULL,
+  PRIMARY KEY (session_id, agent_id)
+) WITHOUT ROWID;
+CREATE TABLE message (
+  id INTEGER PRIMARY KEY,
+  sender TEXT NOT NULL, -- its name, or its id where it has none
+  sender_id TEXT NOT NULL,
+  body BLOB NOT NULL, -- UTF-8, lone surrogates included
+  sent_at REAL NOT NULL,
+  expires_at REAL NOT NULL
+);
+CREATE INDEX message_expires ON message (expires_at);
+-- One for each that is to get the message, in the order they were sent: an id is never used
+-- twice. `reader` has taken it and not acknowledged it yet.
+CREATE TABLE delivery (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  message_id INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+  address BLOB NOT NULL,
+  reader TEXT,
+  taken_at REAL
+);
+CREATE INDEX delivery_address ON delivery (address, id);
+CREATE INDEX delivery_reader ON delivery (reader) WHERE reader IS NOT NULL;
+CREATE INDEX delivery_message ON delivery (message_id);
+CREATE TRIGGER delivered AFTER DELETE ON delivery BEGIN
+  DELETE FROM message WHERE id = old.message_id
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_id = old.message_id);
+END;
+-- Who waits for messages right now: a byte into the pipe wakes it.
+CREATE TABLE waiter (
+  pipe BLOB PRIMARY KEY,
+  session_id TEXT NOT NULL REFERENCES session ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX waiter_session ON waiter (session_id);
+"""

@@ -1,0 +1,174 @@
+"""The store of one machine, in SQLite: its sessions, and all of its tables together."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from isoenv.coordination.store.sqlite_messages import MessageTables
+from isoenv.coordination.store.sqlite_metrics import MetricTables
+
+TYPE_CHECKING = False  # importing typing costs a status line more than all of this
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from isoenv.coordination.records import Record
+    from isoenv.coordination.store import Pulse
+    from isoenv.process import Identity
+
+_COLUMNS = (
+    "id, name, state, pid, start, inode, boot, namespace, host, project_key, project, slot,"
+    " instance, labels, started_at, beat, beaten_at"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
+
+
+class SqliteStore(MessageTables, MetricTables):
+    """Sessions, metrics and messages in one database; see ``Store`` for what each call does."""
+
+    def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
+        """Add a session. A name that another holds is an error, or with ``new`` made another."""
+        from dataclasses import replace
+
+        from isoenv.errors import IsoenvError
+
+        with self.transaction() as connection:
+            name, number = record.name, 1
+            while name is not None and (holder := _find(connection, "name", name)):
+                if is_gone(holder):
+                    _delete(connection, [holder.id])
+                elif new:
+                    number += 1
+                    name = f"{record.name}-{number}"
+                else:
+                    raise IsoenvError(
+                        f"{name} is the name of session {holder.id}, process {holder.process.pid}:"
+                        f" `isoenv session start --name {name} --new` takes the next free one"
+                    )
+            record = replace(record, name=name)
+            values = _values(record)
+            connection.execute(
+                f"INSERT INTO session ({_COLUMNS}, checked)"  # noqa: S608  # a constant
+                f" VALUES ({', '.join('?' * len(values))}, ?)",
+                (*values, time.time_ns()),
+            )
+        return record
+
+    def find(self, word: str) -> Record | None:
+        """Return the session of that id or name."""
+        found = self.rows(f"{_SELECT} WHERE id = ?1 OR name = ?1 LIMIT 1", (word,))
+        return _record(found[0]) if found else None
+
+    def nameless(self, process: Identity) -> Record | None:
+        """Return the session without a name of a process."""
+        found = self.rows(
+            f"{_SELECT} WHERE pid = ? AND start = ? AND inode = ? AND boot = ? AND namespace = ?"
+            " AND host = ? AND name IS NULL LIMIT 1",
+            _process_values(process),
+        )
+        return _record(found[0]) if found else None
+
+    def sessions(self) -> list[Record]:
+        """Return all sessions, the oldest first, dead or alive."""
+        return [_record(row) for row in self.rows(f"{_SELECT} ORDER BY started_at, id")]
+
+    def count(self, project_key: str | None = None) -> int:
+        """Return how many sessions there are, or how many of a project."""
+        key = None if project_key is None else os.fsencode(project_key)
+        sql = "SELECT count(*) FROM session WHERE ?1 IS NULL OR project_key = ?1"
+        found: int = self.rows(sql, (key,))[0][0]
+        return found
+
+    def pulses(self, limit: int | None = None) -> list[Pulse]:
+        """Return the sessions' processes, the longest unchecked first."""
+        return self.rows(
+            "SELECT id, pid, start, inode, boot, namespace, host, beat, beaten_at FROM session"
+            " ORDER BY checked LIMIT ?",
+            (-1 if limit is None else limit,),
+        )
+
+    def check_off(self, ids: Sequence[str]) -> None:
+        """Put sessions at the end of the order of ``pulses``."""
+        now = time.time_ns()
+        with self.transaction() as connection:
+            connection.executemany(
+                "UPDATE session SET checked = ? WHERE id = ?", [(now, each) for each in ids]
+            )
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove sessions with all that is theirs."""
+        with self.transaction() as connection:
+            _delete(connection, ids)
+
+    def beat(self, session_id: str) -> bool:
+        """Record a heartbeat; False where there is no such session."""
+        return self._update(session_id, "beat = ?, beaten_at = ?", time.monotonic_ns(), time.time())
+
+    def set_state(self, session_id: str, state: str) -> bool:
+        """Record what a session is doing; False where there is no such session."""
+        return self._update(session_id, "state = ?", state)
+
+    def _update(self, session_id: str, change: str, *values: object) -> bool:
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                f"UPDATE session SET {change} WHERE id = ?",  # noqa: S608  # of this module
+                (*values, session_id),
+            )
+        return cursor.rowcount > 0
+
+
+def _find(connection: sqlite3.Connection, column: str, value: str) -> Record | None:
+    row = connection.execute(f"{_SELECT} WHERE {column} = ?", (value,)).fetchone()
+    return _record(row) if row else None
+
+
+def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    from isoenv.coordination.addresses import of_session
+
+    each = [(session_id,) for session_id in ids]
+    connection.executemany("DELETE FROM session WHERE id = ?", each)
+    connection.executemany(
+        "DELETE FROM delivery WHERE address = ?", [(of_session(one),) for (one,) in each]
+    )
+
+
+def _process_values(process: Identity) -> tuple[object, ...]:
+    return (
+        *(process.pid, process.start, process.inode),
+        *(process.boot, process.namespace, process.host),
+    )
+
+
+def _values(record: Record) -> tuple[object, ...]:
+    import json
+
+    place = record.place
+    return (
+        *(record.id, record.name, record.state, *_process_values(record.process)),
+        os.fsencode(place.project.key) if place else None,
+        place.project.name if place else None,
+        place.slot if place else None,
+        place.name if place else None,
+        # As escapes: what came from a command line may be no Unicode.
+        json.dumps(dict(record.labels)),
+        *(record.started_at, record.beat, record.beaten_at),
+    )
+
+
+def _record(row: tuple[object, ...]) -> Record:
+    import json
+    from typing import Any, cast
+
+    from isoenv.coordination.records import Place, Record
+    from isoenv.models import Project
+    from isoenv.process import Identity
+
+    (session_id, name, state, *process, key, project, slot, instance, labels, started, beat, at) = (
+        cast("tuple[Any, ...]", row)
+    )
+    place = None if key is None else Place(Project(os.fsdecode(key), project), slot, instance)
+    return Record(
+        *(session_id, name, Identity(*process), place, state, json.loads(labels)),
+        *(started, beat, at),
+    )
