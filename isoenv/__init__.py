@@ -6,12 +6,16 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
 if TYPE_CHECKING:
+    from isoenv.coordination.pruning import prune as prune
     from isoenv.coordination.registering import sessions as sessions
     from isoenv.coordination.session import Session as Session
+    from isoenv.coordination.statusline import format_status as format_status
 
 # The public names, imported when they are asked for: a prompt must not pay for them.
 _PUBLIC = {
     "Session": "isoenv.coordination.session",
+    "format_status": "isoenv.coordination.statusline",
+    "prune": "isoenv.coordination.pruning",
     "sessions": "isoenv.coordination.registering",
 }
 

@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from isoenv.context import Caller
+    from isoenv.instances import Selected
 
 
-def run(caller: Caller, instance: str, command: Sequence[str], *, change: bool = False) -> NoReturn:
-    """Become the command in the environment of an instance; with ``change`` in its checkout."""
+def run(
+    caller: Caller,
+    instance: str,
+    command: Sequence[str],
+    *,
+    change: bool = False,
+    session: str | None = None,
+) -> NoReturn:
+    """Become the command in the environment of an instance; with ``change`` in its checkout.
+
+    With ``session`` it is registered under that name: this process becomes it, and stays the same.
+    """
     with entering.open_registry(caller) as registry:
         selected, ready = entering.enter(caller, registry, instance)
     environ = launch.environment(caller.environ, ready)
@@ -28,4 +39,19 @@ def run(caller: Caller, instance: str, command: Sequence[str], *, change: bool =
         except OSError as error:
             raise IsoenvError(f"cannot enter {ready.root}: {files.reason(error)}") from None
         environ["PWD"] = ready.root
+    if session is not None:
+        environ |= _registered(caller, session, selected)
     launch.become(command, environ)
+
+
+def _registered(caller: Caller, name: str, selected: Selected) -> dict[str, str]:
+    """Register this process as a session of the instance; return the variable that says which."""
+    from isoenv import process
+    from isoenv.coordination import current, registering
+    from isoenv.coordination.records import Place
+    from isoenv.coordination.store import open_store
+
+    instance = selected.lease.name if selected.lease else None
+    where = Place(selected.context.project, selected.slot, instance)
+    record = registering.draft(process.myself(), name, where)
+    return {current.VARIABLE: registering.start(open_store(caller.state), record).id}

@@ -10,6 +10,7 @@ import click
 
 from isoenv import context, instances, resolver, tokens
 from isoenv.cli import output, params, show, start
+from isoenv.coordination import registering
 from isoenv.diagnosis import clashes
 from isoenv.errors import IsoenvError, UsageError
 from isoenv.services import listing
@@ -50,7 +51,11 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
         while True:
             leases = registry.leases(None if every or here is None else here.project)
             described = [_describe(caller, registry, lease, here) for lease in leases]
-            found = _with_services(described)
+            sessions = registering.counts(caller.state)
+            found = [
+                row | {"sessions": sessions.get((lease.project.key, lease.slot), 0)}
+                for row, lease in zip(_with_services(described), leases, strict=True)
+            ]
             if as_json:
                 output.write_json({"instances": found})
                 return
@@ -134,6 +139,8 @@ def _state(status: Status) -> dict[str, object]:
 def _write(found: list[dict[str, object]], *, every: bool) -> None:
     headers = ["SLOT", "NAME", "CHECKOUT", "SERVICES", "PORTS", "URLS"]
     rows = []
+    if any(row["sessions"] for row in found):
+        headers.append("SESSIONS")
     for row in found:
         ports, urls, services = row["ports"], row["urls"], row["services"]
         assert isinstance(ports, dict)  # noqa: S101  # as _describe makes it
@@ -148,6 +155,7 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
             " ".join(f"{each['name']}={each['state']}" for each in running) or "-",
             " ".join(f"{name}={port}" for name, port in ports.items()),
             " ".join(map(resolver.mask, urls.values())),
+            *([str(row["sessions"])] if "SESSIONS" in headers else []),
         ]
         rows.append([str(row["project"]), *cells] if every else cells)
     if not rows:

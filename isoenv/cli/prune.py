@@ -8,6 +8,7 @@ import click
 
 from isoenv import pruning
 from isoenv.cli import start
+from isoenv.coordination.pruning import prune_state
 from isoenv.databases import orphans as databases
 from isoenv.errors import IsoenvError
 from isoenv.services import orphans as services
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Say what would be given back, and do nothing.")
 @click.option(
+    "--max-age",
+    type=click.FloatRange(0),
+    default=1.0,
+    metavar="HOURS",
+    help="How long a session that cannot be seen may be silent; default: 1.",
+)
+@click.option(
     "--purge", is_flag=True, help="Delete the instances' own directories and databases too."
 )
-def command(*, dry_run: bool, purge: bool) -> int:
-    """Give back the slots of checkouts that are gone.
+def command(max_age: float, *, dry_run: bool, purge: bool) -> int:
+    """Give back the slots of checkouts that are gone, and what dead sessions have left.
 
     What they have left running is ended first: services whose checkout is gone, processes that
     have outlived their service, compose projects where docker or podman answers.
@@ -63,7 +71,12 @@ def command(*, dry_run: bool, purge: bool) -> int:
                 failed = True
         if not dry_run:
             services.tidy(caller.state, registry)
-    if not found and not left[0]:
+    dead = prune_state(caller.state, max_age, dry_run=dry_run)
+    for session in dead:
+        start.say(
+            f"{'would remove' if dry_run else 'removed'} session {session}: its process is gone"
+        )
+    if not found and not left[0] and not dead:
         start.say("nothing is gone")
     return int(failed)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from isoenv import paths, process
@@ -87,11 +89,17 @@ def identify(pid: int) -> process.Identity:
 
 def sessions() -> list[Record]:
     """Return the live sessions of this machine, the oldest first."""
-    store = open_store(paths.state_dir(os.environ))
-    try:
+    with closing(open_store(paths.state_dir(os.environ))) as store:
         return live(store)
-    finally:
-        store.close()
+
+
+def counts(state: str) -> dict[tuple[str, int | None], int]:
+    """Return how many live sessions there are by project key and slot; makes no store."""
+    if not os.path.exists(paths.coordination_file(state)):
+        return {}
+    with closing(open_store(state)) as store:
+        places = [record.place for record in live(store) if record.place]
+    return Counter((place.project.key, place.slot) for place in places)
 
 
 def live(store: Store) -> list[Record]:

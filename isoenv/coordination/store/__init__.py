@@ -47,6 +47,12 @@ if TYPE_CHECKING:
         def nameless(self, process: Identity) -> Record | None:
             """Return the session without a name of a process."""
 
+        def brief(self, word: str) -> tuple[str, str | None] | None:
+            """Return the id and the project's key of the session of that id or name."""
+
+        def brief_nameless(self, pid: int, start: int) -> tuple[str, str | None] | None:
+            """Return the same of the session without a name of a process that lives here."""
+
         def sessions(self) -> list[Record]:
             """Return all sessions, the oldest first, dead or alive."""
 
@@ -97,6 +103,9 @@ if TYPE_CHECKING:
 
         def take(self, addresses: Sequence[bytes], reader: str, limit: int) -> list[Message]:
             """Hand out the oldest messages to a reader, who acknowledges or gives them back."""
+
+        def forget_expired(self) -> None:
+            """Delete the messages whose time is over."""
 
         def peek(self, addresses: Sequence[bytes]) -> list[Message]:
             """Return the messages that nobody has taken."""

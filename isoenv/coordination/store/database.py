@@ -37,13 +37,15 @@ class Database:
         self.file = paths.coordination_file(state)
         self._lock = allocate_lock()
         self._transaction = _Transaction(self)
+        self._is_closed = False
         self._open()
 
     def _open(self) -> None:
         """Open what is one process's own: neither the connection nor the gate bears a fork."""
         self._pid = os.getpid()
         paths.make_private(self.state)
-        self._gate = _opened_gate(f"{self.file}.lock")
+        # Opened when there is something to write: where one may not, one can still read.
+        self._gate = -1
         try:
             # Transactions are begun by hand, for the module's own would be deferred ones.
             self._connection = sqlite3.connect(
@@ -64,21 +66,25 @@ class Database:
     @property
     def connection(self) -> sqlite3.Connection:
         """The connection that belongs to this process."""
-        if self._gate < 0:
+        if self._is_closed:
             raise IsoenvError("the session has ended, and with it what it can do")
         if self._pid != os.getpid():
             self._forked = self._connection  # closing the parent's would drop its locks
             self._lock = allocate_lock()
-            os.close(self._gate)
+            self._close_gate()
             self._open()
         return self._connection
 
     def close(self) -> None:
         """Close the database; a forked child leaves its parent's alone."""
-        if self._gate >= 0 and self._pid == os.getpid():
+        if not self._is_closed and self._pid == os.getpid():
+            self._is_closed = True
             self._connection.close()
+            self._close_gate()
+
+    def _close_gate(self) -> None:
+        if self._gate >= 0:
             os.close(self._gate)
-            self._gate = -1
 
     def _version(self) -> int:
         version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -99,11 +105,14 @@ class Database:
             self._leave_gate()
 
     def _enter_gate(self) -> None:
+        if self._gate < 0:
+            self._gate = _opened_gate(f"{self.file}.lock")
         if not flock.acquire(self._gate, PATIENCE):
             raise IsoenvError(f"{self.file}.lock is locked by another process for {PATIENCE:g} s")
 
     def _leave_gate(self) -> None:
-        flock.release(self._gate)
+        if self._gate >= 0:
+            flock.release(self._gate)
 
     def transaction(self) -> _Transaction:
         """Return a context to write in, with everybody else kept out; all happens, or nothing."""

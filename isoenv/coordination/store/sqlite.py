@@ -23,6 +23,8 @@ _COLUMNS = (
 )
 _SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
 
+_BRIEF = "SELECT id, project_key FROM session WHERE"
+
 
 class SqliteStore(MessageTables, MetricTables):
     """Sessions, metrics and messages in one database; see ``Store`` for what each call does."""
@@ -68,6 +70,16 @@ class SqliteStore(MessageTables, MetricTables):
             _process_values(process),
         )
         return _record(found[0]) if found else None
+
+    def brief(self, word: str) -> tuple[str, str | None] | None:
+        """Return id and project of the session of that id or name."""
+        return _brief(self.rows(f"{_BRIEF} id = ?1 OR name = ?1 LIMIT 1", (word,)))
+
+    def brief_nameless(self, pid: int, start: int) -> tuple[str, str | None] | None:
+        """Return id and project of the session without a name of a process that lives."""
+        return _brief(
+            self.rows(f"{_BRIEF} pid = ? AND start = ? AND name IS NULL LIMIT 1", (pid, start))
+        )
 
     def sessions(self) -> list[Record]:
         """Return all sessions, the oldest first, dead or alive."""
@@ -121,6 +133,13 @@ class SqliteStore(MessageTables, MetricTables):
 def _find(connection: sqlite3.Connection, column: str, value: str) -> Record | None:
     row = connection.execute(f"{_SELECT} WHERE {column} = ?", (value,)).fetchone()
     return _record(row) if row else None
+
+
+def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] | None:
+    if not rows:
+        return None
+    session_id, key = rows[0]
+    return session_id, None if key is None else os.fsdecode(key)
 
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:

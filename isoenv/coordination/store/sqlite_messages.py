@@ -40,7 +40,7 @@ class MessageTables(Database):
 
         now = time.time()
         with self.transaction() as connection:
-            connection.execute("DELETE FROM message WHERE expires_at <= ?", (now,))
+            _forget_expired(connection, now)
             reached = _sessions_at(connection, address, sender.id)
             targets = [addresses.of_session(session_id) for session_id in reached]
             if address.startswith(addresses.NAME) or (
@@ -69,7 +69,7 @@ class MessageTables(Database):
             return []
         now = time.time()
         with self.transaction() as connection:
-            connection.execute("DELETE FROM message WHERE expires_at <= ?", (now,))
+            _forget_expired(connection, now)
             # One query for each address, so that a long backlog is never read wholly.
             free = [
                 number
@@ -88,6 +88,11 @@ class MessageTables(Database):
                 for number in chosen
             ]
         return _messages(found)
+
+    def forget_expired(self) -> None:
+        """Delete the messages whose time is over."""
+        with self.transaction() as connection:
+            _forget_expired(connection, time.time())
 
     def peek(self, where: Sequence[bytes]) -> list[Message]:
         """Return the messages that nobody has taken."""
@@ -147,6 +152,10 @@ class MessageTables(Database):
     def _forget_pipe(self, path: bytes) -> None:
         with self.transaction() as connection:
             connection.execute("DELETE FROM waiter WHERE pipe = ?", (path,))
+
+
+def _forget_expired(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute("DELETE FROM message WHERE expires_at <= ?", (now,))
 
 
 def _sessions_at(connection: sqlite3.Connection, address: bytes, sender: str | None) -> list[str]:
