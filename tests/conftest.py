@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -19,11 +20,14 @@ import pytest
 from servers import postgres, postgres_server  # noqa: F401  # fixtures, found by their names
 
 from isoenv import context, paths, trust
+from isoenv.coordination.store import open_store
 from isoenv.errors import IsoenvError, NotTrustedError
 from isoenv.services import members, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from isoenv.coordination.store import Store
 
     Done = subprocess.CompletedProcess[str]
 
@@ -314,6 +318,37 @@ def wait_for() -> Callable[[Callable[[], T]], T]:
         return found
 
     return wait_for
+
+
+@pytest.fixture(params=["sqlite"])
+def store(request: pytest.FixtureRequest, home: Path) -> Iterator[Store]:
+    """Each kind of store, empty, where this test's processes find it."""
+    assert request.param == "sqlite"
+    assert home
+    with closing(open_store(os.environ["ISOENV_STATE_DIR"])) as opened:
+        yield opened
+
+
+@pytest.fixture
+def python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a Python process with this tree's isoenv: ``python(code, *arguments)``, with pipes."""
+    started: list[subprocess.Popen[str]] = []
+
+    def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield python
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

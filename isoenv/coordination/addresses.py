@@ -36,8 +36,6 @@ def all_of(record: Record) -> list[bytes]:
     found = [of_session(record.id)]
     if record.name:
         found.append(of_name(record.name))
-    if record.place and record.place.slot is not None:
-        found.append(of_instance(record.place.project.key, record.place.slot))
     return found
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from isoenv import liveness, process
-from isoenv.coordination import addresses, place, registering
+from isoenv.coordination import addresses, place, reaping, registering
 from isoenv.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -46,19 +46,18 @@ class Mailbox:
             )
         if not 0 < ttl < float("inf"):
             raise UsageError(f"a time to live of {ttl:g} s is none: `--ttl 3600` is an hour")
-        address = self._address(to)
-        reached = self._store.send(self._record, address, body, ttl)
-        if address.startswith(addresses.SESSION) and not reached:
-            raise NotFoundError(f"no session {to}: `isoenv session list` shows them")
-        return reached
+        return self._store.send(self._record, self._address(to), body, ttl)
 
     def _address(self, to: str) -> bytes:
-        if to == addresses.EVERYONE:
-            return addresses.TO_EVERYONE
         if registering.is_id(to):
-            return addresses.of_session(to)
+            return addresses.of_session(registering.named(self._store, to).id)
+        if to == addresses.EVERYONE:
+            reaping.reap(self._store)
+            return addresses.TO_EVERYONE
         if ":" in to or to.isdecimal() or to == ".":
             meant = place.instance(to, self._record.place, self._store.state)
+            # A message to the dead would be lost; with none alive it waits for the next.
+            reaping.reap(self._store)
             return addresses.of_instance(meant.project.key, meant.slot or 0)
         registering.check_name(to)
         return addresses.of_name(to)

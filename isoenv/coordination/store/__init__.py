@@ -38,7 +38,8 @@ if TYPE_CHECKING:
         def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
             """Add a session. A name that another holds is an error, or with ``new`` made another.
 
-            ``is_gone`` tells whether a session that holds the name is dead: it makes way.
+            ``is_gone`` tells whether a session that holds the name is dead: it makes way. What
+            was sent to its instance while that had no session is for the first that comes.
             """
 
         def find(self, word: str) -> Record | None:
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
             """Put sessions at the end of the order of ``pulses``."""
 
         def remove(self, ids: Sequence[str]) -> None:
-            """Remove sessions with all that is theirs."""
+            """Remove sessions with all that is theirs, and wake who waits as one of them."""
 
         def beat(self, session_id: str) -> bool:
             """Record a heartbeat; False where there is no such session."""
@@ -120,7 +121,10 @@ if TYPE_CHECKING:
             """Return who has taken and not acknowledged, and when in seconds since the epoch."""
 
         def waiter(self, session_id: str) -> Waiter:
-            """Return what wakes a reader; made before it looks, it misses nothing."""
+            """Return what wakes a reader; made before it looks, it misses nothing.
+
+            Raises NotFoundError where there is no such session.
+            """
 
 
 def open_store(state: str) -> SqliteStore:

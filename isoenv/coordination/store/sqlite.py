@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from isoenv.coordination.store.sqlite_messages import MessageTables
+from isoenv.coordination import addresses
+from isoenv.coordination.store.sqlite_messages import MessageTables, waiting_for
 from isoenv.coordination.store.sqlite_metrics import MetricTables
 
 TYPE_CHECKING = False  # importing typing costs a status line more than all of this
@@ -30,7 +31,10 @@ class SqliteStore(MessageTables, MetricTables):
     """Sessions, metrics and messages in one database; see ``Store`` for what each call does."""
 
     def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
-        """Add a session. A name that another holds is an error, or with ``new`` made another."""
+        """Add a session. A name that another holds is an error, or with ``new`` made another.
+
+        What was sent to its instance while that had no session is for the first that comes.
+        """
         from dataclasses import replace
 
         from isoenv.errors import IsoenvError
@@ -55,6 +59,12 @@ class SqliteStore(MessageTables, MetricTables):
                 f" VALUES ({', '.join('?' * len(values))}, ?)",
                 (*values, time.time_ns()),
             )
+            if record.place and record.place.slot is not None:
+                waiting = addresses.of_instance(record.place.project.key, record.place.slot)
+                connection.execute(
+                    "UPDATE delivery SET address = ? WHERE address = ?",
+                    (addresses.of_session(record.id), waiting),
+                )
         return record
 
     def find(self, word: str) -> Record | None:
@@ -109,9 +119,14 @@ class SqliteStore(MessageTables, MetricTables):
             )
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove sessions with all that is theirs."""
+        """Remove sessions with all that is theirs, and wake who waits as one of them."""
         with self.transaction() as connection:
+            waiting = waiting_for(connection, ids)
             _delete(connection, ids)
+        if waiting:
+            from isoenv.coordination.store import pipes
+
+            pipes.wake(waiting)
 
     def beat(self, session_id: str) -> bool:
         """Record a heartbeat; False where there is no such session."""
@@ -143,12 +158,10 @@ def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] |
 
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
-    from isoenv.coordination.addresses import of_session
-
     each = [(session_id,) for session_id in ids]
     connection.executemany("DELETE FROM session WHERE id = ?", each)
     connection.executemany(
-        "DELETE FROM delivery WHERE address = ?", [(of_session(one),) for (one,) in each]
+        "DELETE FROM delivery WHERE address = ?", [(addresses.of_session(one),) for (one,) in each]
     )
 
 

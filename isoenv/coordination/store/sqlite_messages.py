@@ -10,6 +10,7 @@ import time
 
 from isoenv.coordination import addresses
 from isoenv.coordination.store.database import Database
+from isoenv.errors import NotFoundError
 
 TYPE_CHECKING = False  # importing typing costs a status line more than all of this
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class MessageTables(Database):
                     "INSERT INTO delivery (message_id, address) VALUES (?, ?)",
                     [(cursor.lastrowid, target) for target in targets],
                 )
-            waiting = _waiting(connection, reached)
+            waiting = waiting_for(connection, reached)
         pipes.wake(waiting)
         return len(reached)
 
@@ -123,7 +124,7 @@ class MessageTables(Database):
                     "UPDATE delivery SET reader = NULL, taken_at = NULL WHERE reader = ?", (reader,)
                 )
                 for (address,) in where:
-                    waiting += _waiting(connection, _sessions_at(connection, address, None))
+                    waiting += waiting_for(connection, _sessions_at(connection, address, None))
         pipes.wake(waiting)
 
     def readers(self, where: Sequence[bytes]) -> dict[str, float]:
@@ -139,15 +140,21 @@ class MessageTables(Database):
 
         pipe = Pipe(self.state, self._forget_pipe)
         try:
-            with self.transaction() as connection:
-                connection.execute(
-                    "INSERT INTO waiter SELECT ?, id FROM session WHERE id = ?",
-                    (pipe.path, session_id),
-                )
+            self._enter_pipe(pipe.path, session_id)
         except BaseException:
             pipe.close()
             raise
         return pipe
+
+    def _enter_pipe(self, path: bytes, session_id: str) -> None:
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO waiter SELECT ?, id FROM session WHERE id = ?", (path, session_id)
+            )
+        if not cursor.rowcount:
+            raise NotFoundError(
+                f"session {session_id} has ended: `isoenv session start` starts one"
+            )
 
     def _forget_pipe(self, path: bytes) -> None:
         with self.transaction() as connection:
@@ -171,7 +178,7 @@ def _sessions_at(connection: sqlite3.Connection, address: bytes, sender: str | N
     return [row[0] for row in connection.execute(f"SELECT id FROM session {where}", given)]  # noqa: S608  # of this module
 
 
-def _waiting(connection: sqlite3.Connection, sessions: Iterable[str]) -> list[bytes]:
+def waiting_for(connection: sqlite3.Connection, sessions: Iterable[str]) -> list[bytes]:
     """Return the pipes of who waits for a message to one of these sessions."""
     return [
         row[0]
