@@ -37,12 +37,15 @@ class SqliteStore(MessageTables, MetricTables):
         """
         from dataclasses import replace
 
+        from isoenv.coordination.store import pipes
         from isoenv.errors import IsoenvError
 
+        waiting: list[bytes] = []
         with self.transaction() as connection:
             name, number = record.name, 1
             while name is not None and (holder := _find(connection, "name", name)):
                 if is_gone(holder):
+                    waiting += waiting_for(connection, [holder.id])
                     _delete(connection, [holder.id])
                 elif new:
                     number += 1
@@ -60,11 +63,12 @@ class SqliteStore(MessageTables, MetricTables):
                 (*values, time.time_ns()),
             )
             if record.place and record.place.slot is not None:
-                waiting = addresses.of_instance(record.place.project.key, record.place.slot)
+                address = addresses.of_instance(record.place.project.key, record.place.slot)
                 connection.execute(
                     "UPDATE delivery SET address = ? WHERE address = ?",
-                    (addresses.of_session(record.id), waiting),
+                    (addresses.of_session(record.id), address),
                 )
+        pipes.wake(waiting)
         return record
 
     def find(self, word: str) -> Record | None:
