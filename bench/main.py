@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import behaviours
 import commands
 import databases
+import coordination
 import hooks
 import leases
 import locks
@@ -38,6 +39,7 @@ SECTIONS: dict[str, int] = {
     "services": 60,
     "leases": 3,
     "databases": 7,
+    "coordination": 20,
     "behaviours": 1,
 }
 
@@ -110,6 +112,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
     sample = 0.001 if options.quick else hooks.SAMPLE
     size = leases.Size(3, 20) if options.quick else leases.Size(50, 1000)
     megabytes = 2 if options.quick else databases.LARGE
+    crowd = coordination.Size(4, 20) if options.quick else coordination.Size(32, 10_000)
     with World() as world:
         place = hooks.Place(world, found, shells, shop(world, found), sample)
         measures: dict[str, Callable[[], Table]] = {
@@ -122,6 +125,9 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
             "services": lambda: services.measure(world, found, rounds["services"]),
             "leases": lambda: leases.measure(world, found, size, rounds["leases"]),
             "databases": lambda: databases.measure(world, found, megabytes, rounds["databases"]),
+            "coordination": lambda: coordination.measure(
+                world, found, crowd, rounds["coordination"]
+            ),
             "behaviours": lambda: behaviours.observe(world, found, shells),
         }
         for name in chosen:

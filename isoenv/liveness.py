@@ -37,6 +37,22 @@ def is_dead(  # noqa: PLR0913, PLR0917  # what it takes to tell one process from
     return bool(inode) and inode != inode_of(pid)
 
 
+def present() -> frozenset[str]:
+    """Return all pids of this namespace at once, in digits; empty where there is no /proc.
+
+    A process that has lived since before the call is among them.
+    """
+    try:
+        return frozenset(os.listdir("/proc"))
+    except OSError:
+        return frozenset()
+
+
+def is_near(boot: str, namespace_: int, host: str) -> bool:
+    """Whether a process that was written down so would be among those that are ``present``."""
+    return (boot, namespace_, host) == (boot_id(), namespace(), hostname())
+
+
 def start_of(pid: int) -> int | None:
     """Return when a process started, as ``Identity.start`` counts; None for none or a zombie."""
     if sys.platform != "linux":

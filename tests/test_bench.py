@@ -31,6 +31,7 @@ OF_ALL = {
     "leases": 8,
     "databases": 6,
     "services": 6,
+    "coordination": 18,
 }
 
 

@@ -346,6 +346,24 @@ def test_only_sessions_that_are_proven_dead_are_removed(store: Store) -> None:
     assert store.count() == len(alive) - 1
 
 
+def test_many_are_told_apart_as_one_is(store: Store) -> None:
+    me = process.myself()
+    nobody = replace(me, pid=1 << 22)
+    cases = {
+        "alive": me,
+        "of another start": replace(me, start=me.start - 1),
+        "absent": nobody,
+        "absent, elsewhere": replace(nobody, host="far", boot="its own"),
+        "absent, in another namespace": replace(nobody, namespace=1),
+        "absent, before a reboot": replace(nobody, boot="before"),
+    }
+    for number in range(20):
+        for case, it in cases.items():
+            store.start(Record(f"{number} {case}", None, it), never, new=False)
+    dead = {"of another start", "absent", "absent, before a reboot"}
+    assert set(reaping.reap(store)) == {f"{n} {case}" for n in range(20) for case in dead}
+
+
 def test_a_bounded_look_goes_round(store: Store) -> None:
     me = process.myself()
     for number in range(10):

@@ -51,7 +51,6 @@ class Database:
             self._connection = sqlite3.connect(
                 self.file, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             if self._version() == 0:
                 self._create()

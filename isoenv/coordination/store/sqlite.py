@@ -24,6 +24,8 @@ _COLUMNS = (
 )
 _SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
 
+# How many values one statement takes in every SQLite.
+CHUNK = 500
 _BRIEF = "SELECT id, project_key FROM session WHERE"
 
 
@@ -162,11 +164,16 @@ def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] |
 
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
-    each = [(session_id,) for session_id in ids]
-    connection.executemany("DELETE FROM session WHERE id = ?", each)
-    connection.executemany(
-        "DELETE FROM delivery WHERE address = ?", [(addresses.of_session(one),) for (one,) in each]
-    )
+    for first in range(0, len(ids), CHUNK):
+        chunk = ids[first : first + CHUNK]
+        marks = ", ".join("?" * len(chunk))
+        for column in ("session.id", "metric.session_id", "agent.session_id", "waiter.session_id"):
+            table, _, name = column.partition(".")
+            connection.execute(f"DELETE FROM {table} WHERE {name} IN ({marks})", chunk)  # noqa: S608  # of this module
+        connection.execute(
+            f"DELETE FROM delivery WHERE address IN ({marks})",  # noqa: S608  # likewise
+            [addresses.of_session(session_id) for session_id in chunk],
+        )
 
 
 def _process_values(process: Identity) -> tuple[object, ...]:

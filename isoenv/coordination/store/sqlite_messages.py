@@ -162,7 +162,11 @@ class MessageTables(Database):
 
 
 def _forget_expired(connection: sqlite3.Connection, now: float) -> None:
-    connection.execute("DELETE FROM message WHERE expires_at <= ?", (now,))
+    # With its last delivery the message itself goes.
+    connection.execute(
+        "DELETE FROM delivery WHERE message_id IN (SELECT id FROM message WHERE expires_at <= ?)",
+        (now,),
+    )
 
 
 def _sessions_at(connection: sqlite3.Connection, address: bytes, sender: str | None) -> list[str]:
@@ -180,11 +184,10 @@ def _sessions_at(connection: sqlite3.Connection, address: bytes, sender: str | N
 
 def waiting_for(connection: sqlite3.Connection, sessions: Iterable[str]) -> list[bytes]:
     """Return the pipes of who waits for a message to one of these sessions."""
-    return [
-        row[0]
-        for session_id in sessions
-        for row in connection.execute("SELECT pipe FROM waiter WHERE session_id = ?", (session_id,))
-    ]
+    wanted = set(sessions)
+    # Few wait at any time, and many may be meant.
+    rows = connection.execute("SELECT pipe, session_id FROM waiter") if wanted else ()
+    return [pipe for pipe, session_id in rows if session_id in wanted]
 
 
 def _marks(values: Sequence[object]) -> str:
