@@ -10,8 +10,11 @@ import os
 import sys
 from functools import cache
 
-# Field 22 of /proc/PID/stat, counted from the state, which is field 3 and follows the command.
-START_TICKS = 19
+# Fields 4, 9 and 22 of /proc/PID/stat, counted from the state, which is field 3.
+PARENT, FLAGS, START_TICKS = 1, 6, 19
+# PF_FORKNOEXEC of the kernel: a copy of its parent that has not become another program.
+FORKED_WITHOUT_EXEC = 0x40
+SHELLS = (b"bash", b"sh", b"dash", b"zsh", b"fish", b"ksh", b"ksh93", b"mksh", b"ash", b"busybox")
 # Zombies and what is about to be one: such a process runs no more, whatever kill(2) says.
 DEAD_STATES = (b"Z", b"X", b"x")
 # The longest line of /proc/PID/stat is far shorter.
@@ -57,18 +60,38 @@ def start_of(pid: int) -> int | None:
     """Return when a process started, as ``Identity.start`` counts; None for none or a zombie."""
     if sys.platform != "linux":
         return _psutil_start(pid)
+    _, fields = _stat(pid)
+    return None if not fields or fields[0] in DEAD_STATES else int(fields[START_TICKS])
+
+
+def parent() -> int:
+    """Return the process that called this one, past the subshells of ``$(…)`` and ``( … )``.
+
+    Those end with the command in them; the shell is meant that has forked them.
+    """
+    pid = os.getppid()
+    while sys.platform == "linux":
+        name, fields = _stat(pid)
+        if name not in SHELLS or not int(fields[FLAGS]) & FORKED_WITHOUT_EXEC:
+            break
+        pid = int(fields[PARENT])
+    return pid
+
+
+def _stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """Return a process's name, and the fields of its /proc/PID/stat from the state on."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None
+        return b"", []
     try:
         # The command in parentheses may hold spaces and parentheses itself.
-        state, *fields = os.read(descriptor, STAT_LIMIT).rpartition(b")")[2].split()
-    except (OSError, ValueError):
-        return None
+        head, _, rest = os.read(descriptor, STAT_LIMIT).rpartition(b")")
+    except OSError:
+        return b"", []
     finally:
         os.close(descriptor)
-    return None if state in DEAD_STATES else int(fields[START_TICKS - 1])
+    return head.partition(b"(")[2], rest.split()
 
 
 def _psutil_start(pid: int) -> int | None:

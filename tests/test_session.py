@@ -265,6 +265,36 @@ def test_a_session_of_the_parent_is_started_used_and_ended(isoenv: Isoenv) -> No
         assert re.fullmatch(rf"isoenv: no session {session}: `.*` shows them\n", done.stderr)
 
 
+@pytest.mark.parametrize("name", ["bash", "zsh", "dash", "ksh", "fish", "busybox sh"])
+def test_the_shell_is_meant_and_not_its_subshell(name: str, store: Store) -> None:
+    script = """
+id=$(isoenv-python session start --name bot)
+other=$( (isoenv-python session start --name other; :) )
+isoenv-python session list >/dev/null
+(isoenv-python metrics add agents 2; :)
+isoenv-python metrics add agents 3
+echo $$ $id $other
+read line
+"""
+    if name == "fish":
+        script = "set id (isoenv-python session start --name bot)\n"
+        script += "set other (begin; isoenv-python session start --name other; end)\n"
+        script += "for n in 2 3; isoenv-python metrics add agents $n; end\n"
+        script += "echo $fish_pid $id $other; read line\n"
+    with subprocess.Popen(
+        [*name.split(), "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        pid, session, other = shell.stdout.readline().split()
+        found = {record.id: record for record in sessions()}
+        assert found.keys() >= {session, other}
+        assert {str(record.process.pid) for record in found.values()} == {pid} == {str(shell.pid)}
+        (nameless,) = (record for record in found.values() if record.name is None)
+        assert store.metrics(nameless.id) == {"agents": 5}
+        shell.communicate("\n")
+    assert sessions() == []
+
+
 def test_a_session_has_to_be_named(isoenv: Isoenv) -> None:
     for words in (["heartbeat"], ["end"], ["state", "IDLE"], ["path", "x"]):
         done = isoenv("session", *words)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from isoenv import liveness
 from isoenv.cli import output, params, start
 from isoenv.coordination import current, place, registering
 from isoenv.coordination.records import STATES
@@ -50,7 +50,7 @@ def start_one(name: str | None, pid: int | None, labels: dict[str, str], *, new:
     if new and name is None:
         raise UsageError("`--new` of which name? `isoenv session start --name bot1 --new`")
     caller = start.caller()
-    identity = registering.identify(os.getppid() if pid is None else pid)
+    identity = registering.identify(liveness.parent() if pid is None else pid)
     where = place.find(caller.environ, caller.directory)
     record = registering.draft(identity, name, where, labels)
     store = open_store(caller.state)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from isoenv import liveness
 from isoenv.coordination import place, registering
 from isoenv.coordination.session import Handle
 from isoenv.coordination.store import open_store
@@ -37,4 +37,4 @@ def named_or_nameless(caller: Caller, asked: str | None) -> Handle:
         return named(caller, asked)
     store = open_store(caller.state)
     where = place.find(caller.environ, caller.directory)
-    return Handle(store, registering.nameless(store, os.getppid(), where))
+    return Handle(store, registering.nameless(store, liveness.parent(), where))

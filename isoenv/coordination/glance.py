@@ -116,7 +116,7 @@ def _numbers_stored(
 
 def _of_parent(store: SqliteStore) -> tuple[str, str | None] | None:
     """Return the nameless session that commands in the parent process act as."""
-    pid = os.getppid()
+    pid = liveness.parent()
     start = liveness.start_of(pid)
     return None if start is None else store.brief_nameless(pid, start)
 
