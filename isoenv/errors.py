@@ -59,3 +59,7 @@ class TimedOutError(IsoenvError):
     """A lock or a wait took longer than the user wanted to wait."""
 
     exit_code = 75
+
+
+class LockTimeout(TimedOutError):  # noqa: N818  # the name of the contract
+    """A lock was not free in time; the message names who holds it."""

@@ -116,8 +116,14 @@ def generated_dir(state: str, base: str) -> str:
 
 def instance_dir(state: str, project_key: str, project_name: str, slot: int) -> str:
     """Return an instance's own directory, for projects that do not name one."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in project_name)
-    return f"{state}/instances/{safe[:48].lstrip('.') or 'project'}-{_tag(project_key)}/{slot}"
+    return f"{state}/instances/{_project(project_key, project_name)}/{slot}"
+
+
+def locks_dir(state: str, project_key: str | None, project_name: str) -> str:
+    """Return where the locks of a project are; without a key those of the machine."""
+    # No project's: theirs end with a hyphen and a tag.
+    scope = _project(project_key, project_name) if project_key else "machine"
+    return f"{state}/locks/{scope}"
 
 
 def services_dir(state: str, project_key: str, slot: int) -> str:
@@ -133,6 +139,12 @@ def notice_file(state: str, project_key: str, slot: int) -> str:
 def notices_dir(state: str) -> str:
     """Return where the notices of all instances are, named as the directories of their services."""
     return f"{state}/notices"
+
+
+def _project(key: str, name: str) -> str:
+    """Return a file name for a project: readable, and no other project's."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    return f"{safe[:48].lstrip('.') or 'project'}-{_tag(key)}"
 
 
 def _tag(project_key: str) -> str:

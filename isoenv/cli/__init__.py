@@ -38,6 +38,7 @@ COMMANDS = (
     "schema",
     "render",
     "db",
+    "lock",
     "session",
     "send",
     "receive",

@@ -1,1 +1,1 @@
-"""Sessions, messages, metrics and the status line: what the processes of a machine share."""
+"""Sessions, locks, messages, metrics and the status line: what the processes of a machine share."""
