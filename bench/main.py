@@ -40,6 +40,7 @@ SECTIONS: dict[str, int] = {
     "leases": 3,
     "databases": 7,
     "coordination": 20,
+    "locks": 3,
     "behaviours": 1,
 }
 
@@ -48,6 +49,7 @@ def main() -> None:
     """Measure, print, and end with 0: a bench is not a test."""
     options = _options()
     tools_found, notes = _find_tools(options)
+    filelock = _find_filelock(options, notes)
     lines: list[str] = []
 
     def say(text: str) -> None:
@@ -61,7 +63,7 @@ def main() -> None:
     for note in notes:
         say(f"{note}\n")
     missed = []
-    for table in _tables(options, tools_found):
+    for table in _tables(options, tools_found, filelock):
         say(str(table))
         missed += [
             f"- {table.title}: {' '.join([*row[: table.labels], row[-1]])}"
@@ -78,7 +80,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write bench/results.md too")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this alone")
-    parser.add_argument("--without", action="append", default=[], choices=["direnv", "mise"])
+    parser.add_argument(
+        "--without", action="append", default=[], choices=["direnv", "mise", "filelock"]
+    )
     names = [shell.name for shell in SHELLS]
     parser.add_argument("--shell", action="append", choices=names, help="in this shell alone")
     parser.add_argument("--isoenv", metavar="FILE", help="an installed isoenv, not this tree's")
@@ -104,7 +108,19 @@ def _find_tools(options: argparse.Namespace) -> tuple[list[Tool], list[str]]:
     return found, notes
 
 
-def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Table]:
+def _find_filelock(options: argparse.Namespace, notes: list[str]) -> str | None:
+    if "filelock" in options.without or "locks" not in (options.only or SECTIONS):
+        return None
+    try:
+        return tools.filelock()
+    except tools.MissingError as error:
+        notes.append(str(error))
+        return None
+
+
+def _tables(
+    options: argparse.Namespace, found: Sequence[Tool], filelock: str | None
+) -> Iterator[Table]:
     chosen = options.only or list(SECTIONS)
     most = 1 if options.quick else options.rounds
     rounds = {name: min(most or count, count) for name, count in SECTIONS.items()}
@@ -113,6 +129,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
     size = leases.Size(3, 20) if options.quick else leases.Size(50, 1000)
     megabytes = 2 if options.quick else databases.LARGE
     crowd = coordination.Size(4, 20) if options.quick else coordination.Size(32, 10_000)
+    contention = locks.Size(0.2, 2) if options.quick else locks.Size(3, 20)
     with World() as world:
         place = hooks.Place(world, found, shells, shop(world, found), sample)
         measures: dict[str, Callable[[], Table]] = {
@@ -128,6 +145,7 @@ def _tables(options: argparse.Namespace, found: Sequence[Tool]) -> Iterator[Tabl
             "coordination": lambda: coordination.measure(
                 world, found, crowd, rounds["coordination"]
             ),
+            "locks": lambda: locks.measure(world, found, filelock, contention, rounds["locks"]),
             "behaviours": lambda: behaviours.observe(world, found, shells),
         }
         for name in chosen:

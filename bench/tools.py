@@ -131,6 +131,19 @@ def isoenv(executable: str | None) -> Tool:
     return Tool("isoenv", executable, "hook", ("exec", "."), "allow", "isoenv.toml", _isoenv_toml)
 
 
+def filelock() -> str:
+    """Find the Python package filelock, installing it into .bench where it is not there."""
+    directory = CACHE / "filelock"
+    if not (directory / "filelock").is_dir():
+        print("installing filelock into .bench (pip)", file=sys.stderr)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        try:
+            call([*pip, "--target", str(directory), "filelock"], env=os.environ)
+        except RuntimeError as error:
+            raise MissingError(f"filelock is left out: {error}") from None
+    return str(directory)
+
+
 def _is_older(executable: str, tree: Path) -> bool:
     if not os.path.exists(executable):
         return True

@@ -32,6 +32,7 @@ OF_ALL = {
     "databases": 6,
     "services": 6,
     "coordination": 18,
+    "locks": 2,
 }
 
 
@@ -53,7 +54,8 @@ def measured(sections: Iterable[str], *arguments: str) -> list[str]:
     executable = shutil.which("isoenv")
     if executable is None:
         pytest.fail("isoenv is not installed beside these tests: `pip install --editable .`")
-    words = ["--quick", "--isoenv", executable, "--without", "mise", *arguments]
+    words = ["--quick", "--isoenv", executable, *arguments]
+    words += [f"--without={name}" for name in ("mise", "filelock")]
     words += [f"--only={section}" for section in sections]
     done = subprocess.run(
         [sys.executable, BENCH / "run", *words],

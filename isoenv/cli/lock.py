@@ -34,8 +34,11 @@ class _Runs(click.Command):
                 name = [word]
                 continue
             options.append(word)
-            if word in VALUED and rest:
-                options.append(rest.pop(0))
+            if word in VALUED:
+                options += rest[:1]
+                if not rest:
+                    return super().parse_args(ctx, options)
+                del rest[0]
         return super().parse_args(ctx, [*options, "--", *name, *rest[rest[:1] == ["--"] :]])
 
 

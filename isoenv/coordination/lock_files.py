@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 LOCK, QUEUE, SLOT, HOLDER = "lock", "queue", "slot-", "holder-"
 EXCLUSIVE, SHARED, SLOTTED = "exclusive", "shared", "slot"
 FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-# Seconds that is waited for at least what somebody may hold for a moment: the queue in passing
-# through it, a shared lock in letting go.
+# Seconds that is waited at least for what somebody may have for a moment: the queue in passing
+# through it, the lock in looking whether it is held.
 GRACE = 0.02
 # What a kernel says that has no locks for a file.
 REFUSED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
@@ -76,12 +76,11 @@ class Grip:
 
 def acquire(request: Request) -> Grip | None:
     """Take a lock; None when the time is up. Raises IsoenvError where the files cannot be used."""
-    queue = _locked(request, QUEUE, grace=GRACE)
+    queue = _locked(request, QUEUE)
     if queue is None:
         return None
     try:
-        is_shared = request.mode != EXCLUSIVE
-        lock = _locked(request, LOCK, shared=is_shared, grace=GRACE if is_shared else 0)
+        lock = _locked(request, LOCK, shared=request.mode != EXCLUSIVE)
         if lock is None:
             return None
         try:
@@ -152,7 +151,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _locked(request: Request, name: str, *, shared: bool = False, grace: float = 0.0) -> int | None:
+def _locked(request: Request, name: str, *, shared: bool = False) -> int | None:
     """Open and lock a file of the lock; None when the time is up."""
     path = f"{request.directory}/{name}"
     while True:
@@ -162,7 +161,7 @@ def _locked(request: Request, name: str, *, shared: bool = False, grace: float =
             if not is_had:
                 request.before_wait()
                 left = _left(request.deadline)
-                limit = None if left is None else max(left, grace)
+                limit = None if left is None else max(left, GRACE)
                 is_had = _lock(descriptor, limit, shared=shared)
             # Somebody may have removed or replaced the file: the others meet at the new one.
             is_it = is_had and _is_at(path, descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
 from isoenv.errors import UsageError
@@ -28,6 +27,8 @@ def encode(name: str) -> str:
         encoded = f"%2e{encoded[1:]}"
     if len(encoded) <= LONGEST:
         return encoded
+    from hashlib import sha256
+
     return f"{encoded[:HEAD]}{CUT}{sha256(raw).hexdigest()}"
 
 

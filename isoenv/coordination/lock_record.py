@@ -70,7 +70,7 @@ def compose(
 ) -> bytes:
     """Return the record of this process, one line of JSON; ``argv`` is what it will become."""
     own = _own(os.getpid()) if argv is None else _describe(argv)
-    lock = json.dumps({"name": name, "project": project, "session": session})
+    lock = _lock(name, project, session)
     return f'{own[:-1]}, "since": {time.time():.3f}, {lock[1:]}\n'.encode()
 
 
@@ -137,6 +137,11 @@ def _short(command: str) -> str:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+@lru_cache
+def _lock(name: str, project: str | None, session: str | None) -> str:
+    return json.dumps({"name": name, "project": project, "session": session})
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from isoenv import context, mounts, paths
+from isoenv import mounts, paths
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def machine(state: str) -> Scope:
 
 def of(caller: Caller) -> Scope:
     """Return the scope of the caller's project; outside any checkout it is the machine's."""
+    from isoenv import context  # more than all else to import
+
     here = context.find(caller)
     if here.base is None:
         return machine(caller.state)
@@ -47,6 +49,8 @@ def current() -> Scope:
 
 @cache
 def _found(directory: str, _state: str) -> Scope:
+    from isoenv import context
+
     return of(context.Caller(directory, os.environ))
 
 
