@@ -504,7 +504,7 @@ def test_those_that_wait_for_a_file_that_is_taken_away_meet_at_the_new_one(
         end(fourth)
     one, other = sorted((second, third), key=lambda process: process.pid != holder())
     assert line(one) == "held"
-    assert not is_free("it")
+    eventually(lambda: locks()[0].waiters == (other.pid,))
     end(one)
     assert line(other) == "held"
 
