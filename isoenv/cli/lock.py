@@ -1,8 +1,9 @@
-"""Hold a lock while a command runs; show which locks are held."""
+"""Hold a lock while a command runs, or for a session; show which locks are held."""
 
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import click
 
 from isoenv import launch
 from isoenv.cli import output, params, start
-from isoenv.coordination import lock_list, lock_record, lock_scope
+from isoenv.coordination import current, lock_list, lock_record, lock_scope, sticky
 from isoenv.coordination.lock import Lock
 
 if TYPE_CHECKING:
+    from isoenv.context import Caller
     from isoenv.coordination.lock_record import Holder
+    from isoenv.coordination.lock_scope import Scope
 
 # The options with a value, which may stand behind NAME as well as in front of it.
 VALUED = ("--timeout", "--slots")
@@ -42,6 +45,17 @@ class _Runs(click.Command):
         return super().parse_args(ctx, [*options, "--", *name, *rest[rest[:1] == ["--"] :]])
 
 
+_timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up with 75; 0 does not wait at all.",
+)
+_global_option = click.option(
+    "--global", "everywhere", is_flag=True, help="For all projects of this machine."
+)
+
+
 @click.group("lock")
 def command() -> None:
     """Take turns: at most one command of a name at a time, or at most N.
@@ -58,12 +72,7 @@ def command() -> None:
     context_settings={"allow_interspersed_args": False},
     options_metavar="",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Give up with 75; 0 does not wait at all.",
-)
+@_timeout_option
 @click.option("--shared", is_flag=True, help="Beside other shared holders.")
 @click.option(
     "--slots",
@@ -72,7 +81,7 @@ def command() -> None:
     metavar="N",
     help="Wait until fewer than N have it.",
 )
-@click.option("--global", "everywhere", is_flag=True, help="For all projects of this machine.")
+@_global_option
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(  # noqa: PLR0913  # click passes each option by name
@@ -95,8 +104,7 @@ def run(  # noqa: PLR0913  # click passes each option by name
       isoenv lock run gpu --slots 2 -- python train.py
       isoenv lock run --global apt -- sudo apt-get update
     """
-    caller = start.caller()
-    scope = lock_scope.machine(caller.state) if everywhere else lock_scope.of(caller)
+    scope = _scope(start.caller(), everywhere=everywhere)
     lock = Lock(name, timeout=timeout, shared=shared, slots=slots, scope=scope)
     lock.acquire(command)
     try:
@@ -104,6 +112,60 @@ def run(  # noqa: PLR0913  # click passes each option by name
         launch.become(command, os.environ)
     finally:
         lock.release()
+
+
+@command.command()
+@click.argument("name")
+@_timeout_option
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Until so long from now; default: as long as the session.",
+)
+@_global_option
+@params.session_option
+def acquire(
+    name: str, timeout: float | None, ttl: float | None, session: str | None, *, everywhere: bool
+) -> None:
+    """Take the lock NAME for a session, and print its token.
+
+    The session has it until `release`, the end of its process, or for SECONDS. Without
+    `--session` and ISOENV_SESSION it is one that ends with the parent process. Each token of a
+    lock is greater than the one before: what is written to can tell a holder that has lost it.
+
+    \b
+    Example:
+      isoenv lock acquire enigma --timeout 10
+      export ISOENV_LOCK_TOKEN=$(isoenv lock acquire enigma --ttl 600)
+    """
+    caller = start.caller()
+    scope = _scope(caller, everywhere=everywhere)
+    # What is no name, or no time, is refused before a session is made.
+    scope.lock(name)
+    sticky.check_ttl(ttl)
+    with closing(current.named_or_nameless(caller, session)) as handle:
+        lock = Lock(name, timeout=timeout, scope=scope, session=handle.id)
+        output.write(f"{sticky.acquire(lock, handle.record, ttl).token}\n")
+
+
+@command.command()
+@click.argument("name")
+@_global_option
+@params.session_option
+def release(name: str, session: str | None, *, everywhere: bool) -> None:
+    """Give back the lock NAME that a session has taken.
+
+    1 says that the session does not have it, or not any more.
+
+    \b
+    Example:
+      isoenv lock release enigma
+    """
+    caller = start.caller()
+    directory = _scope(caller, everywhere=everywhere).lock(name)
+    with closing(current.named_or_nameless(caller, session)) as handle:
+        sticky.release(directory, name, handle.record)
 
 
 @command.command("list")
@@ -125,6 +187,10 @@ def list_(*, as_json: bool) -> None:
         return
     headers = ["NAME", "PROJECT", "MODE", "HOLDER", "SINCE", "WAITING"]
     output.write_table(headers, [row for locked in found for row in _rows(locked)])
+
+
+def _scope(caller: Caller, *, everywhere: bool) -> Scope:
+    return lock_scope.machine(caller.state) if everywhere else lock_scope.of(caller)
 
 
 def _rows(locked: lock_list.Locked) -> list[list[str]]:
@@ -156,6 +222,7 @@ def _describe_holder(holder: Holder) -> dict[str, object]:
         "instance": holder.instance,
         "host": holder.host,
         "mode": holder.mode,
+        "token": holder.token,
         "gone": holder.is_gone,
         "since": since and datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds"),
     }

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from isoenv.coordination import lock_files, lock_inheritance, lock_list, lock_names, lock_record
+from isoenv.coordination import lock_files, lock_inheritance, lock_list, lock_record
 from isoenv.coordination import lock_scope as scopes
 from isoenv.errors import IsoenvError, LockTimeout, UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from isoenv.coordination.lock_scope import Scope
+    from isoenv.coordination.sticky import Obstacle
 
 # Where the descriptors of a command's lock go: scripts use the low ones, and 200, as they like.
 HIGH = 179
@@ -79,7 +80,7 @@ class Lock:
         self.slots = slots
         self.scope = scope or scopes.current()
         self.session = session or os.environ.get("ISOENV_SESSION") or None
-        self.directory = f"{self.scope.directory}/{lock_names.encode(name)}"
+        self.directory = self.scope.lock(name)
 
     def __enter__(self) -> Self:
         """Take the lock, or raise LockTimeout."""
@@ -107,6 +108,7 @@ class Lock:
             deadline,
             lambda: self._record(argv),
             self._refuse_to_wait_in_vain,
+            self._obstacle,
         )
         grip = lock_files.acquire(request)
         if grip is None:
@@ -138,10 +140,10 @@ class Lock:
 
     def _take_again(self, held: _Held) -> None:
         """Count, where what is held will do; what never could be had is refused, not waited for."""
-        if held.session != self.session:
+        if held.session and self.session and held.session != self.session:
             raise IsoenvError(
                 f"the lock {self.name} is held by this very thread, for "
-                f"{held.session or 'no session'}: it would wait for itself"
+                f"session {held.session}: it would wait for itself"
             )
         if held.mode not in (self.mode, lock_files.EXCLUSIVE):
             raise IsoenvError(
@@ -153,6 +155,11 @@ class Lock:
     def _record(self, argv: Sequence[str] | None) -> bytes:
         project = self.scope.project
         return lock_record.compose(self.name, project=project, session=self.session, argv=argv)
+
+    def _obstacle(self) -> Obstacle | None:
+        from isoenv.coordination import sticky  # needs the store, which most locks do without
+
+        return sticky.obstacle(self.directory, self.session)
 
     def _refuse_to_wait_in_vain(self) -> None:
         if self.timeout is not None:

@@ -30,8 +30,10 @@ from isoenv.errors import IsoenvError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from isoenv.coordination.sticky import Obstacle
+
 LOCK, QUEUE, SLOT, HOLDER = "lock", "queue", "slot-", "holder-"
-EXCLUSIVE, SHARED, SLOTTED = "exclusive", "shared", "slot"
+EXCLUSIVE, SHARED, SLOTTED, STICKY = "exclusive", "shared", "slot", "sticky"
 FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # Seconds that is waited at least for what somebody may have for a moment: the queue in passing
 # through it, the lock in looking whether it is held.
@@ -48,7 +50,9 @@ class Request:
     """What is asked for: ``slots`` holders at most, several where ``mode`` is a slot.
 
     ``record`` makes the record at the moment of success. ``before_wait`` may raise what makes
-    waiting hopeless. ``deadline`` is on the monotonic clock, None waits for ever.
+    waiting hopeless. ``obstacle`` returns what keeps a holder of the kernel's lock out all the
+    same: a session that has it across commands. ``deadline`` is on the monotonic clock, None waits
+    for ever.
     """
 
     directory: str
@@ -57,6 +61,7 @@ class Request:
     deadline: float | None
     record: Callable[[], bytes]
     before_wait: Callable[[], None]
+    obstacle: Callable[[], Obstacle | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def acquire(request: Request) -> Grip | None:
     if queue is None:
         return None
     try:
-        lock = _locked(request, LOCK, shared=request.mode != EXCLUSIVE)
+        lock = _unobstructed(request)
         if lock is None:
             return None
         try:
@@ -131,6 +136,28 @@ def indexes(directory: str) -> list[int]:
     return sorted(int(index) for index in found if index.isdigit())
 
 
+def _unobstructed(request: Request) -> int | None:
+    """Lock the lock itself once no session has it across commands; None when the time is up."""
+    while True:
+        lock = _locked(request, LOCK, shared=request.mode != EXCLUSIVE)
+        if lock is None or not os.path.lexists(f"{request.directory}/{STICKY}"):
+            return lock
+        try:
+            obstacle = request.obstacle()
+        except BaseException:
+            close(lock)
+            raise
+        if obstacle is None:
+            return lock
+        # Waiting it keeps its place in the queue, but nobody from finding the lock free.
+        close(lock)
+        with contextlib.closing(obstacle):
+            left = _left(request.deadline)
+            if left == 0:
+                return None
+            obstacle.wait(left)
+
+
 def _grip(request: Request, lock: int) -> Grip | None:
     if request.mode != SLOTTED:
         lock_record.write(lock, request.record(), shared=request.mode == SHARED)
@@ -164,7 +191,7 @@ def _locked(request: Request, name: str, *, shared: bool = False) -> int | None:
                 limit = None if left is None else max(left, GRACE)
                 is_had = _lock(descriptor, limit, shared=shared)
             # Somebody may have removed or replaced the file: the others meet at the new one.
-            is_it = is_had and _is_at(path, descriptor)
+            is_it = is_had and is_at(path, descriptor)
         except BaseException:
             close(descriptor)
             raise
@@ -183,7 +210,7 @@ def _opened(path: str) -> int:
             paths.make_private(os.path.dirname(path))
             descriptor = os.open(path, FLAGS | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
     _open.add(descriptor)
     return descriptor
 
@@ -200,14 +227,16 @@ def _lock(descriptor: int, timeout: float | None, *, shared: bool = False) -> bo
         ) from None
 
 
-def _is_at(path: str, descriptor: int) -> bool:
+def is_at(path: str, descriptor: int) -> bool:
+    """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _unusable(path: str, error: OSError) -> IsoenvError:
+def unusable(path: str, error: OSError) -> IsoenvError:
+    """Return what to say of a lock whose files cannot be used."""
     return IsoenvError(f"cannot use the lock {path}: {files.reason(error)}")
 
 
@@ -268,7 +297,7 @@ def _fifo(path: str) -> int:
                 os.mkfifo(path, 0o600)
             descriptor = os.open(path, FLAGS)
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
     _open.add(descriptor)
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         close(descriptor)

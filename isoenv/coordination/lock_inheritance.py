@@ -59,6 +59,11 @@ def waiting_ancestor(directory: str) -> lock_record.Holder | None:
     return next((it for it in holders if it.pid in ancestors and not it.is_gone), None)
 
 
+def is_below(pid: int) -> bool:
+    """Whether this process is that one, or was started by it, at whatever remove."""
+    return pid == os.getpid() or pid in _ancestors(os.getpid())
+
+
 def _records(directory: str) -> list[dict[str, object]]:
     try:
         descriptor = os.open(f"{directory}/{lock_files.LOCK}", os.O_RDONLY | os.O_CLOEXEC)

@@ -81,6 +81,8 @@ class _Files:
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds the lock; those with a slot share its first file as well."""
         found = list(self._held(lock_files.LOCK, lock_files.LOCK))
+        if holder := self._session():
+            found.append(holder)
         with contextlib.suppress(OSError):
             for index in lock_files.indexes(self.directory):
                 slot, record = f"{lock_files.SLOT}{index}", f"{lock_files.HOLDER}{index}"
@@ -90,6 +92,18 @@ class _Files:
                         found.remove(also)
                     found.append(holder)
         return tuple(found)
+
+    def _session(self) -> Holder | None:
+        """Return the session that holds the lock across commands."""
+        if not os.path.lexists(f"{self.directory}/{lock_files.STICKY}"):
+            return None
+        from isoenv.coordination import sticky  # needs the store, which most locks do without
+
+        claim = sticky.claim_of(self.directory)
+        if claim is None:
+            return None
+        self.records.append({"name": claim.name, "project": claim.project})
+        return sticky.holder_of(claim)
 
     def waiters(self) -> tuple[int, ...]:
         """Return who waits: the one that holds the queue, and those behind it."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from isoenv import process
+from isoenv import liveness, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,9 @@ IDENTITY = tuple(field.name for field in fields(process.Identity))
 class Holder:
     """Who holds a lock; all but the pid may be unknown.
 
-    ``mode`` is "exclusive", "shared" or "slot". ``since`` is in seconds since the epoch.
-    ``is_gone`` says that the process has ended: a child that it left has the lock.
+    ``mode`` is "exclusive", "shared", "slot" or "sticky". ``since`` is in seconds since the epoch.
+    ``is_gone`` says that the process has ended: a child that it left has the lock. ``token`` is
+    that of a sticky one.
     """
 
     mode: str
@@ -39,12 +40,13 @@ class Holder:
     host: str | None = None
     since: float | None = None
     is_gone: bool = False
+    token: int | None = None
 
     @property
     def who(self) -> str:
         """The holder in words, on one line, without the time."""
         about = [self.instance] if self.instance else []
-        about += [f"on {self.host}"] if self.host and self.host != process.hostname() else []
+        about += [f"on {self.host}"] if self.host and self.host != liveness.hostname() else []
         about += ["gone, a child has the lock"] if self.is_gone else []
         words = [f"session {self.session}"] if self.session else []
         words += [f"pid {self.pid}"] if self.pid else []

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from isoenv import mounts, paths
+from isoenv.coordination import lock_names
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class Scope:
 
     directory: str
     project: str | None
+
+    def lock(self, name: str) -> str:
+        """Return the directory of a lock. Raises UsageError for what is no name."""
+        return f"{self.directory}/{lock_names.encode(name)}"
 
 
 def machine(state: str) -> Scope:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from isoenv.coordination.store import Pulse
     from isoenv.models import Project
     from isoenv.process import Identity
 
@@ -62,6 +63,28 @@ class Message:
     sender_id: str
     text: str
     sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lock that a session holds across commands.
+
+    ``path`` is that of its files below the directory of all locks. ``token`` is greater than those
+    of all earlier holders. ``is_over`` says that the time that was asked for is up. ``pulse`` is
+    the session's, ``title`` its name, or its id where it has none.
+    """
+
+    path: str
+    name: str
+    project: str | None
+    token: int
+    since: float
+    expires: int | None
+    is_over: bool
+    title: str
+    is_named: bool
+    instance: str | None
+    pulse: Pulse
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
+    from isoenv.coordination.lock import Lock
     from isoenv.coordination.records import Message, Record
     from isoenv.coordination.store import Store
 
@@ -179,6 +180,18 @@ class Session(Handle):
         if kind is not None:
             self._mailbox.give_back()
         self.end()
+
+    def lock(
+        self, name: str, *, timeout: float | None = None, shared: bool = False, slots: int = 1
+    ) -> Lock:
+        """Return a lock to use in ``with``, which raises LockTimeout after ``timeout`` seconds.
+
+        It is one of the project of the current directory, outside any of the machine. None waits
+        for ever. It is free once the process is gone, however that ends. See ``Lock``.
+        """
+        from isoenv.coordination.lock import Lock
+
+        return Lock(name, timeout=timeout, shared=shared, slots=slots, session=self.name or self.id)
 
     def end(self) -> None:
         """End the session; twice is once."""

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
-    from isoenv.coordination.records import Message, Record, Sum
+    from isoenv.coordination.records import Claim, Message, Record, Sum
     from isoenv.coordination.store.sqlite import SqliteStore
     from isoenv.process import Identity
 
@@ -119,6 +119,30 @@ if TYPE_CHECKING:
 
         def readers(self, addresses: Sequence[bytes]) -> Mapping[str, float]:
             """Return who has taken and not acknowledged, and when in seconds since the epoch."""
+
+        def take_lock(  # noqa: PLR0913, PLR0917  # what is written down
+            self,
+            path: str,
+            name: str,
+            project: str | None,
+            session_id: str,
+            ttl: float | None,
+            is_free: Callable[[Claim], bool],
+        ) -> Claim | None:
+            """Give a lock to a session, unless another holds it that is not free; return who has.
+
+            The token grows by it, unless the session has the lock already. None where there is no
+            such session.
+            """
+
+        def free_lock(self, path: str, session_id: str) -> bool:
+            """Give a lock back; False where the session does not hold it."""
+
+        def claim(self, path: str) -> Claim | None:
+            """Return who holds a lock."""
+
+        def claims(self) -> list[Claim]:
+            """Return all locks that sessions hold."""
 
         def waiter(self, session_id: str) -> Waiter:
             """Return what wakes a reader; made before it looks, it misses nothing.

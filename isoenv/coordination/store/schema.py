@@ -70,6 +70,19 @@ CREATE TRIGGER delivered AFTER DELETE ON delivery BEGIN
   DELETE FROM message WHERE id = old.message_id
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_id = old.message_id);
 END;
+-- A lock that a session holds across commands. The row stays when it is free, for `token` never
+-- goes back. `boot` and `expires`, in ns of CLOCK_MONOTONIC, say when its time is over.
+CREATE TABLE lock (
+  path TEXT PRIMARY KEY, -- of its files, below the directory of all locks
+  name BLOB NOT NULL,
+  project BLOB,
+  token INTEGER NOT NULL,
+  session_id TEXT REFERENCES session ON DELETE SET NULL,
+  since REAL NOT NULL,
+  boot TEXT NOT NULL,
+  expires INTEGER -- NULL: with its session
+) WITHOUT ROWID;
+CREATE INDEX lock_session ON lock (session_id);
 -- Who waits for messages right now: a byte into the pipe wakes it.
 CREATE TABLE waiter (
   pipe BLOB PRIMARY KEY,

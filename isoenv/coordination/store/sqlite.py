@@ -6,6 +6,7 @@ import os
 import time
 
 from isoenv.coordination import addresses
+from isoenv.coordination.store.sqlite_locks import LockTables
 from isoenv.coordination.store.sqlite_messages import MessageTables, waiting_for
 from isoenv.coordination.store.sqlite_metrics import MetricTables
 
@@ -29,8 +30,8 @@ CHUNK = 500
 _BRIEF = "SELECT id, project_key FROM session WHERE"
 
 
-class SqliteStore(MessageTables, MetricTables):
-    """Sessions, metrics and messages in one database; see ``Store`` for what each call does."""
+class SqliteStore(LockTables, MessageTables, MetricTables):
+    """Sessions, metrics, messages and locks in one database; see ``Store`` for each call."""
 
     def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
         """Add a session. A name that another holds is an error, or with ``new`` made another.

@@ -1,0 +1,245 @@
+"""Locks that a session holds across commands, beside those of the kernel with the same name.
+
+A row of the store says who has it. It is written by who has the kernel's lock, and so in turn;
+the file ``sticky`` says that there may be a row, so that nobody else needs to open the store.
+Who has the kernel's lock, finds the file and then a holder lets the kernel's lock go again, and
+waits: at the head of the queue, for the release, the end of the holder's process or of its time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from isoenv import files, flock, liveness, paths
+from isoenv.coordination import lock_files, lock_inheritance, lock_record, reaping
+from isoenv.coordination.store import open_store
+from isoenv.errors import IsoenvError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from isoenv.coordination.lock import Lock
+    from isoenv.coordination.records import Claim, Record
+
+WAKE = "wake"
+# Seconds after which a waiter looks again for what nothing wakes it for: a session that ended
+# while its process lives on, or one whose process cannot be seen from here.
+AGAIN = 1.0
+# The longest time to have a lock for, in seconds: thirty years.
+LONGEST = 1e9
+NANO = 1_000_000_000
+
+
+def check_ttl(ttl: float | None) -> None:
+    """Raise UsageError for what is no time that a lock could be had for."""
+    if ttl is not None and not 0 < ttl <= LONGEST:
+        raise UsageError(f"a lock cannot be had for {ttl} s: leave `--ttl` out for ever")
+
+
+def acquire(lock: Lock, session: Record, ttl: float | None) -> Claim:
+    """Take a lock for a session, in turn; one that it has already is its for another ``ttl``.
+
+    ``ttl`` is in seconds, None as long as the session. Raises LockTimeout.
+    """
+    check_ttl(ttl)
+    with lock, closing(open_store(_state(lock.directory))) as store:
+        _mark(lock.directory)
+        claim = store.take_lock(
+            *(_path(lock.directory), lock.name, lock.scope.project, session.id, ttl), _is_free
+        )
+    if claim is None:
+        raise NotFoundError(f"session {session.title} has ended: `isoenv session start`")
+    if claim.pulse[0] != session.id:
+        raise IsoenvError(f"the lock {lock.name} is held by {holder_of(claim)}")
+    return claim
+
+
+def release(directory: str, name: str, session: Record) -> None:
+    """Give a lock of a session back. Raises IsoenvError where the session does not hold it."""
+    with closing(open_store(_state(directory))) as store:
+        is_done = store.free_lock(_path(directory), session.id)
+        claim = None if is_done else store.claim(_path(directory))
+    if not is_done:
+        who = f"{holder_of(claim)} has it" if claim and not _is_free(claim) else "it is free"
+        shown = lock_record.printable(name)
+        raise IsoenvError(
+            f"session {session.title} does not hold the lock {shown}, {who}: `isoenv lock list`"
+        )
+    _unmark(directory)
+    _wake(directory)
+
+
+def claim_of(directory: str) -> Claim | None:
+    """Return the claim of the session that holds the lock in a directory."""
+    claim = _claim(directory)
+    return claim if claim and not _is_free(claim) else None
+
+
+def holder_of(claim: Claim) -> lock_record.Holder:
+    """Return who holds a lock, as other locks show it."""
+    _, pid, start, inode, boot, namespace, host, *_ = claim.pulse
+    seen = liveness.is_dead(pid, start, inode, boot, namespace, host) is False
+    return lock_record.Holder(
+        lock_files.STICKY,
+        pid,
+        session=claim.title,
+        command=lock_record.bare(pid, lock_files.STICKY).command if seen else None,
+        instance=claim.instance,
+        host=host,
+        since=claim.since,
+        token=claim.token,
+    )
+
+
+def obstacle(directory: str, session: str | None) -> Obstacle | None:
+    """Return what keeps a process from a lock whose kernel's lock it has; None if nothing does."""
+    found = Obstacle(directory)
+    try:
+        claim = found.claim
+        if claim is None or _is_free(claim):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{lock_files.STICKY}")
+        elif not _is_own(claim, session):
+            return found
+    except BaseException:
+        found.close()
+        raise
+    found.close()
+    return None
+
+
+class Obstacle:
+    """A session that holds a lock, and what tells that it may not do so any more."""
+
+    def __init__(self, directory: str) -> None:
+        """Listen, and only then look: what happens in between is not missed."""
+        self._wake = _listen(f"{directory}/{WAKE}")
+        try:
+            self.claim = _claim(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait until it may be gone, at most so many seconds."""
+        assert self.claim is not None  # noqa: S101  # else there is nothing to wait for
+        limits = [AGAIN] if timeout is None else [AGAIN, timeout]
+        if self.claim.expires is not None:
+            limits.append(max(0.0, (self.claim.expires - time.monotonic_ns()) / NANO))
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        process = _watched(self.claim)
+        try:
+            if process is not None:
+                poll.register(process, select.POLLIN)
+            poll.poll(min(limits) * 1000)
+        finally:
+            if process is not None:
+                os.close(process)
+
+    def close(self) -> None:
+        """Listen no more."""
+        os.close(self._wake)
+
+
+def _path(directory: str) -> str:
+    return "/".join(directory.rsplit("/", 2)[1:])
+
+
+def _state(directory: str) -> str:
+    return directory.rsplit("/", 3)[0]
+
+
+def _claim(directory: str) -> Claim | None:
+    state = _state(directory)
+    if not os.path.exists(paths.coordination_file(state)):
+        return None
+    with closing(open_store(state)) as store:
+        return store.claim(_path(directory))
+
+
+def _is_free(claim: Claim) -> bool:
+    return claim.is_over or reaping.is_gone(claim.pulse)
+
+
+def _is_own(claim: Claim, session: str | None) -> bool:
+    """Whether a claim is of the session that a process acts as.
+
+    A nameless session is that of a process: all that runs below it acts as it, unless it says
+    otherwise.
+    """
+    session_id, pid, start, inode, boot, namespace, host, *_ = claim.pulse
+    if session is not None:
+        return session in (session_id, claim.title)
+    return (
+        not claim.is_named
+        and lock_inheritance.is_below(pid)
+        and liveness.is_dead(pid, start, inode, boot, namespace, host) is False
+    )
+
+
+def _mark(directory: str) -> None:
+    try:
+        descriptor = os.open(
+            f"{directory}/{lock_files.STICKY}", lock_files.FLAGS | os.O_CREAT, 0o600
+        )
+    except OSError as error:
+        raise lock_files.unusable(f"{directory}/{lock_files.STICKY}", error) from None
+    os.close(descriptor)
+
+
+def _unmark(directory: str) -> None:
+    """Take the mark away where nobody has the kernel's lock: who has it does so by himself."""
+    path = f"{directory}/{lock_files.LOCK}"
+    try:
+        descriptor = os.open(path, lock_files.FLAGS)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):
+            is_mine = flock.acquire(descriptor, 0) and lock_files.is_at(path, descriptor)
+            if is_mine and _claim(directory) is None:
+                os.unlink(f"{directory}/{lock_files.STICKY}")
+    finally:
+        os.close(descriptor)
+
+
+def _listen(path: str) -> int:
+    try:
+        try:
+            # With a writer of its own: without any, a pipe is at its end all the time.
+            return os.open(path, lock_files.FLAGS)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            return os.open(path, lock_files.FLAGS)
+    except OSError as error:
+        raise IsoenvError(f"cannot wait at {path}: {files.reason(error)}") from None
+
+
+def _wake(directory: str) -> None:
+    """Wake the one that waits, if there is one."""
+    with suppress(OSError):
+        descriptor = os.open(f"{directory}/{WAKE}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def _watched(claim: Claim) -> int | None:
+    """Return a descriptor that is readable once the holder's process has ended."""
+    _, pid, start, inode, boot, namespace, host, *_ = claim.pulse
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    # Opened first: the pid could be given to another process in between.
+    if liveness.is_dead(pid, start, inode, boot, namespace, host) is False:
+        return descriptor
+    os.close(descriptor)
+    return None
