@@ -195,6 +195,17 @@ def test_a_nameless_session_is_the_parent_process_and_what_that_starts(isoenv: I
     assert is_free("it")
 
 
+def test_another_session_takes_nothing_below_the_holder_of_both(
+    isoenv: Isoenv, owner: Owner
+) -> None:
+    one, other = owner("--name", "one")[0], owner()[0]
+    acquired(isoenv, one)
+    words = [*ISOENV, "lock", "acquire", "it", "--session", other]
+    done = isoenv("lock", "run", "it", "--", *words, env={"ISOENV_SESSION": one})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("isoenv: the lock it is held by session one pid ")
+
+
 def test_no_update_is_lost_between_sessions_and_the_kernels_locks(tmp_path: Path) -> None:
     code = """
 import sys, time

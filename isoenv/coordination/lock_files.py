@@ -152,10 +152,11 @@ def _unobstructed(request: Request) -> int | None:
         # Waiting it keeps its place in the queue, but nobody from finding the lock free.
         close(lock)
         with contextlib.closing(obstacle):
-            left = _left(request.deadline)
-            if left == 0:
-                return None
-            obstacle.wait(left)
+            while obstacle.is_there():
+                left = _left(request.deadline)
+                if left == 0:
+                    return None
+                obstacle.wait(left)
 
 
 def _grip(request: Request, lock: int) -> Grip | None:

@@ -95,46 +95,44 @@ def holder_of(claim: Claim) -> lock_record.Holder:
 
 def obstacle(directory: str, session: str | None) -> Obstacle | None:
     """Return what keeps a process from a lock whose kernel's lock it has; None if nothing does."""
-    found = Obstacle(directory)
-    try:
-        claim = found.claim
-        if claim is None or _is_free(claim):
-            with suppress(FileNotFoundError):
-                os.unlink(f"{directory}/{lock_files.STICKY}")
-        elif not _is_own(claim, session):
-            return found
-    except BaseException:
-        found.close()
-        raise
-    found.close()
-    return None
+    claim = claim_of(directory)
+    if claim is None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{lock_files.STICKY}")
+        return None
+    return None if _is_own(claim, session) else Obstacle(directory, claim)
 
 
 class Obstacle:
     """A session that holds a lock, and what tells that it may not do so any more."""
 
-    def __init__(self, directory: str) -> None:
-        """Listen, and only then look: what happens in between is not missed."""
+    def __init__(self, directory: str, claim: Claim) -> None:
+        """Listen before the look that `is_there` takes: what happens in between is not missed."""
+        self._directory = directory
+        self._claim = claim
         self._wake = _listen(f"{directory}/{WAKE}")
-        try:
-            self.claim = _claim(directory)
-        except BaseException:
-            self.close()
-            raise
+
+    def is_there(self) -> bool:
+        """Look whether the session, or another one meanwhile, holds the lock."""
+        claim = claim_of(self._directory)
+        if claim is not None:
+            self._claim = claim
+        return claim is not None
 
     def wait(self, timeout: float | None) -> None:
         """Wait until it may be gone, at most so many seconds."""
-        assert self.claim is not None  # noqa: S101  # else there is nothing to wait for
         limits = [AGAIN] if timeout is None else [AGAIN, timeout]
-        if self.claim.expires is not None:
-            limits.append(max(0.0, (self.claim.expires - time.monotonic_ns()) / NANO))
+        if self._claim.expires is not None:
+            limits.append(max(0.0, (self._claim.expires - time.monotonic_ns()) / NANO))
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        process = _watched(self.claim)
+        process = _watched(self._claim)
         try:
             if process is not None:
                 poll.register(process, select.POLLIN)
             poll.poll(min(limits) * 1000)
+            with suppress(BlockingIOError):
+                os.read(self._wake, select.PIPE_BUF)
         finally:
             if process is not None:
                 os.close(process)
