@@ -332,7 +332,7 @@ def test_a_lock_that_waits_for_itself_is_refused() -> None:
             Lock("it").acquire()
         with pytest.raises(IsoenvError, match="cannot have it with a slot too"):
             Lock("it", slots=2).acquire()
-    message = "for one: it would wait for itself"
+    message = "for session one: it would wait for itself"
     with Lock("it", session="one"), pytest.raises(IsoenvError, match=message):
         Lock("it", session="two").acquire()
     assert is_free("it")
