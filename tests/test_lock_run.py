@@ -338,6 +338,7 @@ def test_the_list_is_a_table_and_json(isoenv: Isoenv, run: Run) -> None:
         "instance": None,
         "host": os.uname().nodename,
         "mode": "exclusive",
+        "token": None,
         "gone": False,
     }
 
