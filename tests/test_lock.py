@@ -408,6 +408,26 @@ sys.stdin.read()
     assert is_free("slots")
 
 
+def test_a_child_that_a_library_forked_does_not_keep_what_is_given_back(start: Start) -> None:
+    code = """
+import ctypes, sys
+from isoenv import Lock
+libc = ctypes.CDLL(None)
+with Lock("it"), Lock("shared", shared=True), Lock("slots", slots=2):
+    # Unlike os.fork this tells nobody in Python.
+    child = libc.fork()
+    if child == 0:
+        libc.pause()
+print(child, flush=True)
+sys.stdin.read()
+"""
+    child = int(line(start(code)))
+    try:
+        assert [is_free(name) for name in ("it", "shared", "slots")] == [True] * 3
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_command_that_is_started_meanwhile_does_not_keep_the_lock() -> None:
     with Lock("it"), Lock("slots", slots=2):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
