@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -480,6 +481,23 @@ def test_a_time_out_is_kept_and_leaves_nothing_open(
         assert time.monotonic() - began >= timeout
     assert os.listdir("/proc/self/fd") == before
     assert waiters("it") == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"shared": True}, {"slots": 2}])
+@pytest.mark.parametrize("name", ["queue", "lock"])
+def test_who_does_not_wait_bears_with_what_is_held_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, object]
+) -> None:
+    monkeypatch.setattr(lock_files, "GRACE", float(PATIENCE))
+    with Lock("it"):
+        pass
+    # As one that passes through the queue does, or one that looks who has the lock.
+    descriptor = os.open(directory("it") / name, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    timer = threading.Timer(0.1, os.close, [descriptor])
+    timer.start()
+    with Lock("it", timeout=0, **options):  # type: ignore[arg-type]
+        timer.join()
 
 
 @pytest.mark.parametrize("options", ["{}", "{'slots': 2}", "{'timeout': 500}"])

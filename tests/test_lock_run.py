@@ -188,6 +188,7 @@ def test_a_command_that_cannot_be_run_leaves_no_lock(
 ) -> None:
     done = isoenv("lock", "run", "it", *words)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+    assert (Path(Lock("it").directory) / "lock").stat().st_size == 0
     assert is_free("it")
     assert locks() == []
 
