@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isoenv import Lock, LockTimeout, Session, locks
-from isoenv.coordination import sticky
+from isoenv.coordination import registering, sticky
+from isoenv.process import myself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from subprocess import CompletedProcess
+
+    from isoenv.coordination.records import Claim, Record
+    from isoenv.coordination.store import Store
 
     Isoenv = Callable[..., CompletedProcess[str]]
     Owner = Callable[..., tuple[str, subprocess.Popen[bytes]]]
@@ -239,6 +243,18 @@ with Session() as me:
     assert int(file.read_text()) == 25 * len(kinds)
 
 
+def test_a_token_that_is_read_by_a_shell_is_had_by_the_shell() -> None:
+    isoenv_ = " ".join(ISOENV)
+    script = f"""
+        token=$({isoenv_} lock acquire it)
+        {isoenv_} lock run it echo mine
+        echo $token
+        {isoenv_} lock release it
+    """
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "mine\n1\n", "")
+
+
 # -- until when --------------------------------------------------------------------------------
 
 
@@ -450,6 +466,45 @@ def test_the_mark_is_gone_once_nobody_has_it(isoenv: Isoenv, owner: Owner) -> No
     process.wait()
     assert is_free("it")
     assert not mark.exists()
+
+
+# -- in the store --------------------------------------------------------------------------------
+
+
+def test_a_store_gives_a_lock_to_one_session_at_a_time(store: Store) -> None:
+    one, other = (
+        store.start(registering.draft(myself(), name, None), lambda _: False, new=False)
+        for name in ("one", None)
+    )
+    assert store.claim("machine/it") is None
+
+    def take(record: Record, ttl: float | None = None, *, free: bool = False) -> Claim | None:
+        return store.take_lock("machine/it", "i\udcfft", None, record.id, ttl, lambda _: free)
+
+    first = take(one)
+    assert first
+    assert (first.token, first.title, first.name, first.project) == (1, "one", "i\udcfft", None)
+    assert (first.is_named, first.is_over, first.expires) == (True, False, None)
+    assert store.claim("machine/it") == take(other) == take(one) == first
+    assert not store.free_lock("machine/it", other.id)
+    taken = take(other, 1e-9, free=True)
+    assert taken
+    assert (taken.token, taken.title, taken.is_named) == (2, other.id, False)
+    over = store.claim("machine/it")
+    assert over
+    assert over.is_over
+    renewed = take(other, 600)
+    assert renewed
+    assert (renewed.token, renewed.is_over) == (3, False)
+    store.remove([other.id])
+    assert store.claim("machine/it") is None
+    last = take(one)
+    assert last
+    assert last.token == 4
+    assert store.free_lock("machine/it", one.id)
+    assert not store.free_lock("machine/it", one.id)
+    store.remove([one.id])
+    assert take(one) is None
 
 
 # -- in Python -----------------------------------------------------------------------------------

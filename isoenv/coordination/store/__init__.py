@@ -141,9 +141,6 @@ if TYPE_CHECKING:
         def claim(self, path: str) -> Claim | None:
             """Return who holds a lock."""
 
-        def claims(self) -> list[Claim]:
-            """Return all locks that sessions hold."""
-
         def waiter(self, session_id: str) -> Waiter:
             """Return what wakes a reader; made before it looks, it misses nothing.
 

@@ -46,9 +46,9 @@ class LockTables(Database):
         expires = None if ttl is None else time.monotonic_ns() + int(ttl * NANO)
         with self.transaction() as connection:
             held = _claim(connection.execute(f"{_CLAIMS} WHERE path = ?", (path,)).fetchone())
-            is_mine = held is not None and held.pulse[0] == session_id and not held.is_over
-            if held and not is_mine and not is_free(held):
+            if held and held.pulse[0] != session_id and not is_free(held):
                 return held
+            is_mine = held is not None and held.pulse[0] == session_id and not held.is_over
             values = (
                 *(path, os.fsencode(name), None if project is None else os.fsencode(project)),
                 *(held.since if held and is_mine else time.time(), liveness.boot_id(), expires),
@@ -70,10 +70,6 @@ class LockTables(Database):
         """Return who holds a lock."""
         rows = self.rows(f"{_CLAIMS} WHERE path = ?", (path,))
         return _claim(rows[0]) if rows else None
-
-    def claims(self) -> list[Claim]:
-        """Return all locks that sessions hold."""
-        return [claim for row in self.rows(_CLAIMS) if (claim := _claim(row))]
 
 
 def _claim(row: tuple[Any, ...] | None) -> Claim | None:
