@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import behaviours
 import commands
-import databases
 import coordination
+import databases
 import hooks
 import leases
 import locks

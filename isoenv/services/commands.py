@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from isoenv import files, process
+from isoenv import files, liveness
 from isoenv.services import health, logs, record
 from isoenv.services.failure import ServiceError, describe_exit
 from isoenv.services.record import Record
@@ -36,8 +36,8 @@ def start(plan: Plan) -> bool:
         {
             **plan.facts,
             "state": record.UP,
-            "boot": process.boot_id(),
-            "host": process.hostname(),
+            "boot": liveness.boot_id(),
+            "host": liveness.hostname(),
             "started": f"{time.time():.3f}",
             "start_timeout": f"{plan.start_timeout:g}",
             "log": plan.log,
@@ -57,7 +57,7 @@ def start(plan: Plan) -> bool:
 
 
 def _is_up(plan: Plan, found: Record) -> bool:
-    if found.text("state") != record.UP or found.text("boot") != process.boot_id():
+    if found.text("state") != record.UP or found.text("boot") != liveness.boot_id():
         return False
     if found.text("failed") or not found.text("ready"):
         return False

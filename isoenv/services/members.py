@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from isoenv import process
+from isoenv import liveness, process
 from isoenv.process import Identity, Life
 from isoenv.services import record
 
@@ -51,7 +51,7 @@ def life(of: Record) -> Life:
 def find(place: str, of: Record) -> list[Identity]:
     """Return the live processes of a run that are proven to be its own, the first one first."""
     first = leader(of)
-    if first is None or process.life(first) is Life.UNKNOWN or first.boot != process.boot_id():
+    if first is None or process.life(first) is Life.UNKNOWN or first.boot != liveness.boot_id():
         return []
     marked: list[Identity] = []
     grouped: list[Identity] = []

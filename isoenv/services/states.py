@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoenv import ports, process
+from isoenv import liveness, ports, process
 from isoenv.process import Life
 from isoenv.services import health, members, record
 
@@ -76,7 +76,7 @@ def _alive(name: str, found: Record, asked: str | None, timeout: float) -> Statu
 def _ended(name: str, place: str, found: Record, wanted: tuple[int, ...]) -> Status:
     run = found.text("id")
     left = tuple(each.pid for each in members.find(place, found))
-    if found.text("boot") != process.boot_id() or found.text("state") != record.UP:
+    if found.text("boot") != liveness.boot_id() or found.text("state") != record.UP:
         holder = None if left else _holder(wanted)
         since = record.ended_at(place, run)
         return Status(name, STOPPED, since=since, leftovers=left, holder=holder)
@@ -109,7 +109,7 @@ def _exit(place: str, run: str, found: Record) -> tuple[int, float | None] | Non
 def _of_command(name: str, found: Record, asked: str | None, timeout: float) -> Status:
     """Return what is known of a service that commands start and stop."""
     since = found.seconds("started")
-    if found.text("state") == record.DOWN or found.text("boot") != process.boot_id():
+    if found.text("state") == record.DOWN or found.text("boot") != liveness.boot_id():
         return Status(name, STOPPED, since=found.seconds("stopped"))
     if found.text("failed"):
         return Status(name, CRASHED, since=since, exit_status=found.number("failed"))
@@ -119,7 +119,7 @@ def _of_command(name: str, found: Record, asked: str | None, timeout: float) -> 
 
 
 def _where(found: Record) -> str:
-    if found.text("host") != process.hostname():
+    if found.text("host") != liveness.hostname():
         return f"it was started on {found.text('host')}"
     return "it was started in another pid namespace"
 
