@@ -50,12 +50,13 @@ class Worktree:
     bare: bool = False
 
 
-def locate(directory: str) -> Place | None:
+def locate(directory: str, *, is_real: bool = False) -> Place | None:
     """Return the checkout that ``directory`` is in, or None where there is no work tree.
 
-    Raises IsoenvError when the directory is gone or its ``.git`` file is broken.
+    A path that ``is_real`` holds no symbolic links, as those of the registry. Raises IsoenvError
+    when the directory is gone or its ``.git`` file is broken.
     """
-    here, base = _physical(directory), None
+    here, base = directory if is_real else _physical(directory), None
     while True:
         if base is None and os.path.isfile(f"{here}/{CONFIG_NAME}"):
             base = here

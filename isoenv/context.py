@@ -76,9 +76,12 @@ class Context:
         return leasing.Claim(self.project, self.config, self.checkout, base, self.caller.say)
 
 
-def find(caller: Caller) -> Context:
-    """Find the checkout of the caller's directory, its configuration and its project."""
-    place = checkout.locate(caller.directory)
+def find(caller: Caller, *, is_real: bool = False) -> Context:
+    """Find the checkout of the caller's directory, its configuration and its project.
+
+    With ``is_real`` the directory is one of the registry's, where no link is to be resolved.
+    """
+    place = checkout.locate(caller.directory, is_real=is_real)
     user = user_config(caller)
     if place is None:
         return outside(caller, user)
@@ -90,8 +93,7 @@ def find(caller: Caller) -> Context:
     )
     inferred = Project(_path_key(found, base), checkout.project_name(found, base))
     preset = user.preset_for(inferred.name, found.root)
-    is_tree = base == found.root and skypilot.is_tree(found.root)
-    if preset is None and is_tree:
+    if preset is None and not layers and _is_tree(found, base):
         preset = skypilot.PRESET
     configured = bool(layers or preset)
     by_program = not configured and caller.program == "sky"
@@ -101,6 +103,7 @@ def find(caller: Caller) -> Context:
     offers: tuple[trust.Subject, ...] = ()
     is_developed = False
     if settings.preset == skypilot.PRESET:
+        is_tree = _is_tree(found, base)
         if is_tree and not subjects:
             offers = (trust.Subject(skypilot.CODE, b""),)
         # What has a file is used once the file is allowed, and so is its code.
@@ -124,6 +127,10 @@ def find(caller: Caller) -> Context:
         is_developed,
         user.skypilot_home,
     )
+
+
+def _is_tree(found: Checkout, base: str) -> bool:
+    return base == found.root and skypilot.is_tree(found.root)
 
 
 def user_config(caller: Caller) -> userconfig.UserConfig:

@@ -39,10 +39,13 @@ def contents(descriptor: int, size: int, limit: int) -> bytes:
     By descriptor: a file object costs more than what is read here, once for each of many files.
     """
     content = b""
-    while len(content) <= limit and (
-        part := os.read(descriptor, min(max(size - len(content), 0), limit) + 1)
-    ):
+    while len(content) <= limit:
+        wanted = min(max(size - len(content), 0), limit) + 1
+        part = os.read(descriptor, wanted)
         content += part
+        # A regular file gives less than it is asked for at its end only.
+        if len(part) < wanted:
+            break
     return content
 
 

@@ -204,7 +204,7 @@ def _numbered(here: Context, registry: Registry, slot: int, *, lease: bool) -> S
 def of_lease(caller: Caller, lease: Lease) -> Selected:
     """Return the instance of a lease, with the configuration of the checkout that holds it."""
     if lease.root and os.path.isdir(lease.root):
-        theirs = context.find(replace(caller, directory=lease.root))
+        theirs = context.find(replace(caller, directory=lease.root), is_real=True)
     else:
         theirs = replace(context.find(caller), project=lease.project)
     return Selected(theirs, lease.slot, lease)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, paths, tokens
+from isoenv import checkout, files, paths, tokens
 from isoenv.errors import IsoenvError
 from isoenv.models import Checkout
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HEADER = b"isoenv trust 1"
+# More than any record has, in bytes: a configuration is shorter, and the lines above it are few.
+LIMIT = 1 << 21
 ALLOWED, DENIED = "allow", "deny"
 
 
@@ -81,11 +83,11 @@ def last_allowed(state: str, place: Checkout, name: str) -> bytes | None:
         return None
     folder = _folder(state, repository, token.value)
     try:
-        files = [f"{folder}/{entry}" for entry in os.listdir(folder)]
-        files.sort(key=lambda file: os.stat(file).st_mtime_ns, reverse=True)
+        records = [f"{folder}/{entry}" for entry in os.listdir(folder)]
+        records.sort(key=lambda file: os.stat(file).st_mtime_ns, reverse=True)
     except OSError:
         return None
-    for file in files:
+    for file in records:
         record = _read(file)
         if record and record[0] == ALLOWED and record[1] == name:
             return record[2]
@@ -117,12 +119,11 @@ def _verdict(state: str, place: Checkout, subject: Subject) -> str | None:
 
 def _read(file: str) -> tuple[str, str, bytes] | None:
     try:
-        with open(file, "rb") as stream:
-            header, verdict, name, content = stream.read().split(b"\n", 3)
+        header, verdict, name, content = (files.read(file, LIMIT) or b"").split(b"\n", 3)
         if header != HEADER:
             return None
         return verdict.decode(), os.fsdecode(bytes.fromhex(name.decode())), content
-    except (OSError, ValueError):
+    except (IsoenvError, ValueError):
         return None
 
 

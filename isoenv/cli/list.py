@@ -63,7 +63,7 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
                 click.clear()
             _write(found, every=every)
             if not watch:
-                _say_clashes(registry, leases)
+                _say_clashes(leases if every else registry.leases(), leases)
                 return
             time.sleep(INTERVAL)
 
@@ -164,9 +164,9 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
     output.write_table(["PROJECT", *headers] if every else headers, rows)
 
 
-def _say_clashes(registry: Registry, shown: list[Lease]) -> None:
+def _say_clashes(leases: list[Lease], shown: list[Lease]) -> None:
     """Say which ports of the instances shown are reserved by another instance too."""
     ports = {port for lease in shown for port in lease.ports.values()}
-    for finding in clashes.findings(registry.leases()):
+    for finding in clashes.findings(leases):
         if finding.port in ports:
             start.say(finding.message)
