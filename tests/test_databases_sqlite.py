@@ -230,9 +230,11 @@ def test_a_create_that_is_killed_leaves_nothing_or_a_whole_database(shop: Path, 
     assert [one.name for one in file.parent.iterdir()] == [file.name]
 
 
-def test_ten_at_once_make_one(shop: Path, db: Isoenv) -> None:
-    (shop / "isoenv.toml").write_text(config(entries='template = "data/app-0.db"'))
-    fill(shop / "data/app-0.db", 1000)
+def test_several_at_once_make_each_once(shop: Path, db: Isoenv) -> None:
+    (shop / "isoenv.toml").write_text(config(entries='template = "file:seed.sql"'))
+    with (shop / "seed.sql").open("w") as seed:
+        seed.write("CREATE TABLE item (text);\n")
+        seed.writelines("INSERT INTO item VALUES ('x');\n" for _ in range(10000))
     db("list", cwd=shop)
     running = [
         subprocess.Popen(
@@ -247,7 +249,7 @@ def test_ten_at_once_make_one(shop: Path, db: Isoenv) -> None:
     said = [process.communicate(timeout=PATIENCE)[1] for process in running]
     assert [process.returncode for process in running] == [0] * 5, said
     assert sorted("made" in text for text in said) == [False, False, True, True, True]
-    assert [count(shop / f"data/app-{slot}.db") for slot in (1, 2, 3)] == [1000] * 3
+    assert [count(shop / f"data/app-{slot}.db") for slot in (1, 2, 3)] == [10000] * 3
 
 
 def test_a_frozen_template_is_a_copy_of_the_main_database_that_nobody_writes(
