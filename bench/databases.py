@@ -13,7 +13,7 @@ from commands import run
 from figures import NOTHING, Table, figure, interleave, judged, text, times
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from servers import Postgres, binaries, start_postgres, stop
+from servers import Postgres, binaries, make_postgres, start_postgres, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +50,8 @@ def measure(world: World, tools: Sequence[Tool], megabytes: int, rounds: int) ->
     )
     with tempfile.TemporaryDirectory(prefix="isoenv-pg-", dir="/tmp") as directory:
         os.chmod(directory, 0o755)  # noqa: S103  # the server runs as nobody
-        with socket.create_server(("127.0.0.1", 0)) as chosen:
-            port = chosen.getsockname()[1]
-        server = start_postgres(directory, port, settings="")
+        make_postgres(directory, settings="")
+        port, server = start_postgres(directory, _free_port)
         try:
             place = Postgres(port, directory)
             for label, rows in ((f"{megabytes} MB", ROWS * megabytes), ("an empty one", 0)):
@@ -60,6 +59,12 @@ def measure(world: World, tools: Sequence[Tool], megabytes: int, rounds: int) ->
         finally:
             stop(server)
     return table
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port: int = chosen.getsockname()[1]
+        return port
 
 
 def _add_rows(table: Table, label: str, found: dict[str, Figure], *, judge: int) -> None:

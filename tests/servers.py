@@ -21,9 +21,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Process = subprocess.Popen[bytes]
+
 PASSWORD = 'sesame & "open"/@:%\''  # noqa: S105  # what has to be quoted and must be seen nowhere
 # Seconds in which a server starts on the slowest machine.
 PATIENCE = 60
+# How many ports are tried.
+TRIES = 5
 
 _CONFIG = """
 fsync = off
@@ -85,15 +89,14 @@ def unprivileged() -> list[str]:
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
-def start_postgres(directory: str, port: int, settings: str = _CONFIG) -> subprocess.Popen[bytes]:
-    """Make a server's data in a directory, start it there, and return its process."""
+def make_postgres(directory: str, settings: str = _CONFIG) -> None:
+    """Make a server's data in a directory."""
     programs = binaries()
     assert programs is not None
     if os.geteuid() == 0:
         user = pwd.getpwnam("nobody")
         os.chown(directory, user.pw_uid, user.pw_gid)
     data = f"{directory}/data"
-    environ = {**os.environ, "LC_ALL": "C.UTF-8"}
     subprocess.run(
         [
             *unprivileged(),
@@ -103,36 +106,47 @@ def start_postgres(directory: str, port: int, settings: str = _CONFIG) -> subpro
         check=True,
         capture_output=True,
         cwd=directory,
-        env=environ,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
     with open(f"{data}/postgresql.conf", "a", encoding="utf-8") as config:
         config.write(settings)
-        config.write(f"port = {port}\nlisten_addresses = '127.0.0.1'\n")
-        config.write(f"unix_socket_directories = '{directory}'\n")
+        config.write(f"listen_addresses = '127.0.0.1'\nunix_socket_directories = '{directory}'\n")
     Path(f"{data}/pg_hba.conf").write_text(_ACCESS, encoding="utf-8")
-    with open(f"{directory}/log", "wb") as log:
-        server = subprocess.Popen(
-            [*unprivileged(), f"{programs}/postgres", "-D", data],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=directory,
-            env=environ,
-        )
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            Postgres(port, directory).ask("SELECT 1")
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                text = Path(f"{directory}/log").read_text(encoding="utf-8")
-                raise RuntimeError(f"the server does not start: {text}") from None
-            time.sleep(0.05)
-        else:
-            return server
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
+def start_postgres(directory: str, free_port: Callable[[], int]) -> tuple[int, Process]:
+    """Start the server of a directory on a free port; return the port and the process.
+
+    Somebody else may be faster to take the port, and then it is another.
+    """
+    for _ in range(TRIES):
+        port = free_port()
+        with open(f"{directory}/log", "wb") as log:
+            server = subprocess.Popen(
+                [
+                    *unprivileged(),
+                    *(f"{binaries()}/postgres", "-D", f"{directory}/data", "-p", str(port)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},
+            )
+        deadline = time.monotonic() + PATIENCE
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                Postgres(port, directory).ask("SELECT 1")
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return port, server
+        stop(server)
+    text = Path(f"{directory}/log").read_text(encoding="utf-8")
+    raise RuntimeError(f"the server does not start: {text}")
+
+
+def stop(server: Process) -> None:
     """End a server, and whoever is connected to it."""
     server.send_signal(signal.SIGINT)
     try:
@@ -150,8 +164,8 @@ def postgres_server(free_port: Callable[[], int]) -> Iterator[Postgres]:
         missing("PostgreSQL is not installed")
     # Neither below pytest's directory, which is closed to others, nor longer than a socket's path.
     with tempfile.TemporaryDirectory(prefix="isoenv-pg-", dir="/tmp") as directory:
-        port = free_port()
-        server = start_postgres(directory, port)
+        make_postgres(directory)
+        port, server = start_postgres(directory, free_port)
         found = Postgres(port, directory)
         try:
             with found.connect() as connection:

@@ -29,7 +29,7 @@ OF_ALL = {
     "exec": 4,
     "scripts": 7,
     "leases": 8,
-    "databases": 6,
+    "databases": 5,
     "services": 6,
     "coordination": 18,
     "locks": 2,

@@ -305,7 +305,7 @@ def test_the_password_is_taken_out_of_what_others_say(
     done = db("create", "1", cwd=shop)
     assert done.stderr.startswith("isoenv: there is no template *** on ")
     (shop / "isoenv.toml").write_text(config(postgres, 'template = "file:seed.sql"'))
-    (shop / "seed.sql").write_text(f"DO $$ BEGIN RAISE WARNING $q${PASSWORD}$q$; END $$;\n")
+    (shop / "seed.sql").write_text(f"DO $$ BEGIN RAISE WARNING '%', $q${PASSWORD}$q$; END $$;\n")
     done = db("create", "1", cwd=shop)
     assert (done.returncode, "WARNING:  ***" in done.stderr) == (0, True)
 

@@ -28,7 +28,7 @@ CONNECT_TIMEOUT = "10"
 INTERVAL = 0.1
 # What a server says while it starts, in its logs' own words.
 STARTING = ("starting up", "not yet accepting", "recovery")
-UNREACHED = ": is it running, and is its address in `url` right?"
+UNREACHED = "is it running, and is its address in `url` right?"
 
 _DATABASES = """
 SELECT datname, shobj_description(oid, 'pg_database'), datistemplate,
@@ -96,7 +96,8 @@ class Session:
             elif databases[0] in failure and databases[1:]:
                 databases.pop(0)
             else:
-                raise IsoenvError(f"cannot connect to {self.place.label}: {failure}{UNREACHED}")
+                hint = "is `url` right?" if "FATAL" in failure else UNREACHED
+                raise IsoenvError(f"cannot connect to {self.place.label}: {failure}: {hint}")
 
     def left(self) -> float:
         """Return the seconds left for waiting."""
@@ -184,7 +185,8 @@ def reason(error: psycopg.Error) -> str:
     text = error.diag.message_primary
     if text:
         return f"{text}: {error.diag.message_detail}" if error.diag.message_detail else text
-    return str(error).partition("\n")[0].removeprefix("connection failed: ").strip()
+    line = str(error).partition("\n")[0].strip()
+    return line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
 
 
 def _people(rows: Sequence[tuple[int, str | None, str | None, str | None]]) -> list[str]:
