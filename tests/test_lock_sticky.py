@@ -322,8 +322,9 @@ def test_a_release_wakes_the_waiter_without_its_looking_again(
         acquired(isoenv, session)
         thread = threading.Thread(target=lambda: eventually(lambda: waiters("it")) or end())  # noqa: B023  # joined below
         thread.start()
-        with Lock("it", session="another", timeout=PATIENCE):
-            pass
+        began = time.monotonic()
+        with Lock("it", session="another", timeout=2 * PATIENCE):
+            assert time.monotonic() - began < PATIENCE
         thread.join()
 
 
@@ -338,6 +339,17 @@ def test_a_lock_with_a_ttl_is_free_when_that_is_over(isoenv: Isoenv, owner: Owne
     done = isoenv("lock", "release", "it", "--session", "one")
     assert done.returncode == 1
     assert "session one does not hold the lock it, session other pid " in done.stderr
+
+
+def test_the_end_of_that_time_wakes_the_waiter(
+    isoenv: Isoenv, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sticky, "AGAIN", 10.0**6)
+    session, _ = owner()
+    acquired(isoenv, session, "--ttl", "2")
+    began = time.monotonic()
+    with Lock("it", session="another", timeout=2 * PATIENCE):
+        assert time.monotonic() - began < PATIENCE
 
 
 def test_its_own_time_that_is_over_is_a_new_token(isoenv: Isoenv, owner: Owner) -> None:
@@ -464,6 +476,18 @@ def test_the_mark_is_gone_once_nobody_has_it(isoenv: Isoenv, owner: Owner) -> No
     acquired(isoenv, session)
     process.kill()
     process.wait()
+    assert is_free("it")
+    assert not mark.exists()
+
+
+def test_the_mark_is_left_to_who_has_the_kernels_lock(isoenv: Isoenv, owner: Owner) -> None:
+    session, _ = owner()
+    mark = Path(Lock("it").directory) / "sticky"
+    acquired(isoenv, session)
+    with Lock("it", session=session):
+        # Another session may be about to have it, and the mark would be its.
+        released(isoenv, session)
+        assert mark.exists()
     assert is_free("it")
     assert not mark.exists()
 
