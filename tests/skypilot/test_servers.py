@@ -148,6 +148,7 @@ def test_two_servers_of_one_user_run_side_by_side(
     assert (first / "user_id").read_text() != (second / "user_id").read_text()
 
     assert sky.api(pair[0].slot, "stop").returncode == 0
+    assert "SkyPilot API server stopped." in (first / "logs/api.log").read_text()
     assert pair[0].are_free()
     assert sky.state(pair[0].slot) == ("stopped", 3)
     assert sky.state(pair[1].slot) == ("healthy", 0)
@@ -401,6 +402,8 @@ def test_the_users_own_server_is_not_isoenvs(sky: Sky, install: Install, tree: P
                 "isoenv: skypilot/0 is your own ~/.sky and port 46580, which isoenv leaves alone: "
                 "`sky api start`, `sky api stop`, `sky api info`\n"
             )
+        if cwd == sky.outside:
+            assert json.loads(sky.run("list", "--all", "--json").stdout)["instances"] == []
     assert [path.name for path in sky.home.iterdir()] == [".sky"]
 
 
