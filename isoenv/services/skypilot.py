@@ -36,6 +36,11 @@ PATIENCE, ANSWER_PATIENCE = 120.0, 2.0
 OLDEST = (0, 14)
 # What only clients are told.
 OF_CLIENTS = (skypilot.USER_ID, "SKYPILOT_DISABLE_LOCAL_API_SERVER")
+# What says which server is meant.
+OF_SERVER = (
+    *("HOME", "TMPDIR", "SKY_RUNTIME_DIR"),
+    *("SKYPILOT_API_SERVER_LOCAL_PORT", "SKYPILOT_API_SERVER_ENDPOINT"),
+)
 # As SkyPilot has it: a queue port follows from the server's.
 API_BASE, QUEUE_BASE, QUEUE_SPAN = 46580, 50000, 10000
 QUEUE_OFFSET = 11
@@ -130,11 +135,10 @@ def prepare(plan: Plan, server: Server, clients: Mapping[str, str]) -> Plan:
     launcher = f"{skypilot.launchers(server.directory)}/sky"
     own_home.write_launcher(server.directory, launcher, sky if server.has_launcher else None)
     assert plan.run is not None  # noqa: S101  # it was recognised by its command
-    return replace(
-        plan,
-        run=(sky, *plan.run[1:]),
-        facts={**plan.facts, "stop": json.dumps([sky, "api", "stop"])},
-    )
+    # Whole in itself: without its port it would stop the user's own server.
+    which = [f"{name}={plan.environ[name]}" for name in OF_SERVER if name in plan.environ]
+    stop = ["/usr/bin/env", *which, sky, "api", "stop"]
+    return replace(plan, run=(sky, *plan.run[1:]), facts={**plan.facts, "stop": json.dumps(stop)})
 
 
 def _refuse_another(plan: Plan, server: Server) -> None:

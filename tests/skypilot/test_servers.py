@@ -259,6 +259,21 @@ def test_a_server_that_its_own_command_cannot_stop_is_ended_all_the_same(
     assert one.are_free()
 
 
+def test_a_server_whose_configuration_is_gone_is_stopped_by_its_own_port(
+    sky: Sky, install: Install, one: Ports, feature: Path
+) -> None:
+    install()
+    (feature / "isoenv.toml").write_text('extends = "sky"\n')
+    assert sky.run("up", cwd=feature).returncode == 0
+    (feature / "isoenv.toml").write_text('project = "skypilot"\n')
+    done = sky.run("down", cwd=feature)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert one.are_free()
+    # Without a port of its own that would have been the user's server.
+    log = (sky.directory(one.slot) / "logs/api.log").read_text()
+    assert "SkyPilot API server stopped." in log
+
+
 def test_a_server_of_somebody_else_is_told_apart_and_left_alone(
     sky: Sky, one: Ports, stranger: Callable[[Ports], int]
 ) -> None:
