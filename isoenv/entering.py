@@ -32,11 +32,14 @@ ENVRC_LIMIT = 1 << 20
 
 
 def open_registry(caller: Caller) -> Registry:
-    """Open the caller's registry."""
+    """Open the caller's registry, and say what had to be done for it."""
     if not os.path.exists(paths.registry_file(caller.state)):
         # What is wrong with the configuration is said before anything is made.
         context.find(caller)
-    return Registry(caller.state)
+    registry = Registry(caller.state)
+    for note in registry.take_notes():
+        caller.say(note)
+    return registry
 
 
 def enter(
@@ -79,7 +82,7 @@ def hook_code(caller: Caller, shell: str) -> str:
         if here.base != base or not here.configured:
             ready = _nothing(caller, base, here)
         else:
-            with Registry(caller.state) as registry:
+            with open_registry(caller) as registry:
                 selected, ready = enter(caller, registry, None)
             if not selected.own and not pinned:
                 directory = f"{directory}/@slot.{selected.slot}"

@@ -25,6 +25,12 @@ class RegistryError(IsoenvError):
     """The registry cannot be read or written; nothing was changed."""
 
 
+class RegistryBusyError(RegistryError):
+    """Another process has locked the registry for longer than anybody waits."""
+
+    exit_code = 75
+
+
 class UsageError(IsoenvError):
     """The command was called wrongly."""
 

@@ -17,7 +17,7 @@ from isoenv.errors import IsoenvError
 
 TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from isoenv.shells.script import Condition
 
@@ -268,6 +268,15 @@ def _write(path: str, content: bytes) -> None:
 def forget(state: str, base: str) -> None:
     """Drop what is ready for ``base``: the next use computes it anew."""
     _remove(paths.generated_dir(state, base), lambda _name: True)
+
+
+def bases(state: str) -> Iterator[str]:
+    """Yield the directories for which something is, or was, ready; outer ones first."""
+    top = paths.generated_dir(state, "")
+    for directory, below, names in os.walk(top):
+        below[:] = sorted(name for name in below if not name.startswith("@slot."))
+        if any(name.startswith("@") for name in [*names, *below]):
+            yield directory.removeprefix(top) or "/"
 
 
 def _remove(directory: str, is_meant: Callable[[str], bool]) -> None:

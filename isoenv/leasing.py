@@ -19,7 +19,7 @@ from isoenv.names import RESERVED
 from isoenv.reserving import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from isoenv.models import Config, Lease, Project
     from isoenv.registry import Registry
@@ -64,7 +64,8 @@ def hold(registry: Registry, claim: Claim, slot: int | None = None) -> Lease:
     ``slot`` decides a new lease only; it moves none.
     """
     lease = find(registry, claim)
-    if lease and _is_settled(registry, lease, claim):
+    # Where nothing can be written, what is held is good as it is.
+    if lease and (registry.unwritable or _is_settled(registry, lease, claim)):
         return lease
     with _transaction(registry, claim) as notes:
         return _hold(registry, claim, slot, notes)
@@ -73,7 +74,7 @@ def hold(registry: Registry, claim: Claim, slot: int | None = None) -> Lease:
 def hold_number(registry: Registry, claim: Claim, slot: int) -> Lease:
     """Return the lease of a slot that no checkout needs to hold, taking it where it is free."""
     lease = registry.with_slot(claim.project, slot)
-    if lease and (lease.token or _has_ports(registry, lease, claim.config)):
+    if lease and (lease.token or registry.unwritable or _has_ports(registry, lease, claim.config)):
         return lease
     with _transaction(registry, claim) as notes:
         lease = registry.with_slot(claim.project, slot)
@@ -135,7 +136,7 @@ def _transaction(registry: Registry, claim: Claim) -> Iterator[list[Note]]:
     notes: list[Note] = []
     with registry.transaction():
         yield notes
-    notes.extend(map(Note, registry.host.take_notes()))
+    notes.extend(map(Note, registry.take_notes()))
     reserving.tell(claim.say, notes)
 
 
@@ -242,12 +243,21 @@ def _choose(registry: Registry, claim: Claim, name: str, notes: list[Note]) -> i
         # Whether or not a checkout holds slot 0 yet, its ports are known.
         return bases.get(port) or reserving.conflict(registry, port)
 
-    choice = allocator.choose(
-        allocator.preferred_slots(prefer, os.fsencode(name), last),
-        registry.slots(claim.project),
-        lambda slot: reserving.formula(claim.config, slot),
-        conflict,
-    )
+    def choose(taken: Container[int]) -> allocator.Choice:
+        wanted = allocator.preferred_slots(prefer, os.fsencode(name), last)
+        return allocator.choose(
+            wanted, taken, lambda slot: reserving.formula(claim.config, slot), conflict
+        )
+
+    held = registry.slots(claim.project).keys()
+    token = tokens.read_token(_place(claim))
+    rested = registry.resting(claim.project, token.value if token else None)
+    try:
+        choice = choose(held | rested)
+    except IsoenvError:
+        if not rested:
+            raise
+        choice = choose(held)
     notes.extend(reserving.notes_of(choice.skipped))
     return choice.slot
 

@@ -1,8 +1,8 @@
 """Leases and port reservations, in one SQLite database.
 
 A lease and its reservations are written in one transaction, which also chooses them: whoever
-chooses and inserts in two steps gives one port to two processes. Writers queue on a lock file
-before ``BEGIN IMMEDIATE``, because SQLite's own waiting is unfair and sleeps.
+chooses and inserts in two steps gives one port to two processes. A database that was damaged or
+lost is rebuilt when it is opened, and from then on nobody writes to the former one.
 """
 
 from __future__ import annotations
@@ -13,108 +13,47 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from isoenv import allocator, flock, paths
+from isoenv import paths, registry_file, registry_gate, registry_mirror, resting
 from isoenv.errors import RegistryError
-from isoenv.host_claims import HostClaims
-from isoenv.models import Lease, Project
-from isoenv.registry_schema import TABLES, VERSION
+from isoenv.models import Lease
+from isoenv.registry_opening import OpenRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any, Self
 
-    from isoenv.models import Checkout
+    from isoenv.models import Checkout, Project
 
-# Seconds that a writer waits for the others before it gives up.
-PATIENCE = 30.0
-# The smallest page of SQLite, in bytes.
-SMALLEST = 512
-
-_LEASE = """
-SELECT lease.id, project.key, project.name, slot, lease.name, token, root, git_dir, device,
-       inode, created_at,
-       (SELECT group_concat(name || ' ' || port, char(10)) FROM reservation
-        WHERE lease_id = lease.id)
-FROM lease JOIN project ON project.id = project_id
-"""
+# A slot of a project that is known by its key.
+_PLACE = "project_id = (SELECT id FROM project WHERE key = ?) AND slot = ?"
 
 
-class Registry:
-    """An open registry. Closing it is left to the process's end, or ``with``."""
+class Registry(OpenRegistry):
+    """An open registry that can be written to, in transactions."""
 
-    def __init__(self, state: str) -> None:
-        """Open the registry in the state directory, and make both where they are missing."""
-        paths.make_private(state)
-        self.state = state
-        self.file = paths.registry_file(state)
-        self.host = HostClaims(paths.host_dir(os.environ), state)
-        # The instances that a transaction has changed, by project key and slot.
-        self._changed: set[tuple[str, int]] = set()
-        try:
-            # Transactions are begun by hand: the module's own would begin deferred ones, which
-            # fail at once when two of them want to write.
-            self.connection = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
-            self.connection.execute("PRAGMA foreign_keys = ON")
-            self.connection.execute("PRAGMA synchronous = FULL")
-            if self._version() == 0:
-                self._create()
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
-        if (version := self._version()) > VERSION:
-            raise RegistryError(
-                f"{self.file} has schema {version}, this isoenv reads up to {VERSION}: "
-                "`pip install --upgrade isoenv`"
-            )
-
-    def __enter__(self) -> Self:
-        """Return the registry itself."""
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Close the database."""
-        self.connection.close()
-
-    def _version(self) -> int:
-        version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
-        return version
-
-    def _create(self) -> None:
-        with self._gate():
-            # Somebody else may have made it while this process waited.
-            if self._version() == 0:
-                # What is shorter than any database SQLite takes for none, and overwrites.
-                if 0 < os.path.getsize(self.file) < SMALLEST:
-                    raise self._unusable("file is not a database")
-                self.connection.execute("PRAGMA journal_mode = WAL")
-                self.connection.executescript(
-                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
-                )
-
-    def _unusable(self, error: object) -> RegistryError:
-        return RegistryError(f"cannot use the registry {self.file}: {error}: `isoenv doctor`")
-
-    @contextmanager
-    def _gate(self) -> Iterator[None]:
-        name = f"{self.file}.lock"
-        try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise RegistryError(f"cannot open {name}: {error.strerror}") from None
-        try:
-            if not flock.acquire(descriptor, PATIENCE):
-                raise RegistryError(f"{name} is locked by another process for {PATIENCE:g} s")
-            yield
-        finally:
-            os.close(descriptor)
+    # The instances that a transaction has changed, by project key and slot.
+    _changed: set[tuple[str, int]]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write with everybody else kept out; all of it happens, or nothing."""
-        with self._gate():
+        if self.unwritable:
+            raise RegistryError(
+                f"cannot write to {self.file}: {self.unwritable}: `ls -ld {self.state}` and "
+                f"`df {self.state}` show why"
+            )
+        with registry_gate.passed(self.file, self.patience):
+            if registry_file.identity(self.file) != self._identity:
+                # What is written to a file that was set aside would be lost.
+                self.connection.close()
+                self._use(self._mended())
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
+                before = self.connection.total_changes
                 try:
                     yield
+                    has_changed = self.connection.total_changes != before
+                    if has_changed:
+                        self.connection.execute("UPDATE registry SET revision = revision + 1")
                     self.connection.execute("COMMIT")
                 except BaseException:
                     self._changed.clear()
@@ -123,131 +62,15 @@ class Registry:
                     if self.connection.in_transaction:
                         self.connection.execute("ROLLBACK")
                     raise
+                if has_changed:
+                    registry_mirror.write(self.file, self.connection)
                 if self._changed or self.host.is_entered:
                     self.host.settle(self.claimed())
             except sqlite3.Error as error:
-                raise self._unusable(error) from None
+                raise self.unusable(error) from None
         # After the commit: who is woken earlier reads what was before.
         while self._changed:
             paths.touch(paths.notice_file(self.state, *self._changed.pop()))
-
-    # -- reading ---------------------------------------------------------------------------
-
-    def _rows(self, sql: str, *values: object) -> list[Any]:
-        try:
-            return self.connection.execute(sql, values).fetchall()
-        except (OverflowError, UnicodeEncodeError):
-            # A number too large or a name that is no Unicode: SQLite can hold it in no row.
-            return []
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
-
-    def _leases(self, where: str, *values: object) -> list[Lease]:
-        return [self._lease(*row) for row in self._rows(f"{_LEASE} {where}", *values)]
-
-    def _lease(self, lease_id: int, *row: Any) -> Lease:  # noqa: ANN401  # the columns of _LEASE
-        key, project, slot, name, token, root, git_dir, device, inode, created_at, ports = row
-        pairs = (line.rpartition(" ") for line in (ports or "").splitlines())
-        return Lease(
-            lease_id,
-            Project(os.fsdecode(key), project),
-            slot,
-            name,
-            token,
-            None if root is None else os.fsdecode(root),
-            None if git_dir is None else os.fsdecode(git_dir),
-            None if device is None else int(device),
-            None if inode is None else int(inode),
-            created_at,
-            {port: int(number) for port, _, number in sorted(pairs)},
-        )
-
-    def with_token(self, token: str) -> list[Lease]:
-        """Return what the checkout with this token holds: a lease for each of its projects."""
-        return self._leases("WHERE token = ?", token)
-
-    def with_slot(self, project: Project, slot: int) -> Lease | None:
-        """Return the lease of a slot, if somebody holds it."""
-        found = self._leases("WHERE project.key = ? AND slot = ?", os.fsencode(project.key), slot)
-        return found[0] if found else None
-
-    def with_name(self, project: Project, name: str) -> Lease | None:
-        """Return the lease of that name."""
-        found = self._leases(
-            "WHERE project.key = ? AND lease.name = ?", os.fsencode(project.key), name
-        )
-        return found[0] if found else None
-
-    def leases(self, project: Project | None = None) -> list[Lease]:
-        """Return all leases, or a project's, by project and slot."""
-        if project is None:
-            return self._leases("ORDER BY project.name, project.key, slot")
-        return self._leases("WHERE project.key = ? ORDER BY slot", os.fsencode(project.key))
-
-    def projects(self, name: str) -> list[Project]:
-        """Return the projects that hold leases and have this name, or this key."""
-        rows = self._rows(
-            "SELECT DISTINCT project.key, project.name FROM project"
-            " JOIN lease ON project_id = project.id"
-            " WHERE project.name = CAST(?1 AS TEXT) OR project.key = ?1",
-            os.fsencode(name),
-        )
-        return [Project(os.fsdecode(key), found) for key, found in rows]
-
-    def slots(self, project: Project) -> dict[int, str]:
-        """Return the slots that a project's instances hold, with their names."""
-        rows = self._rows(
-            "SELECT slot, lease.name FROM lease JOIN project ON project.id = project_id"
-            " WHERE project.key = ?",
-            os.fsencode(project.key),
-        )
-        return dict(rows)
-
-    def reserved_by(self, port: int, *, other_than: int | None = None) -> str | None:
-        """Return which instance has reserved a port, as ``project:slot``."""
-        rows = self._rows(
-            "SELECT project.name, slot FROM reservation"
-            " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
-            " WHERE port = ?1 AND lease_id IS NOT ?2 UNION ALL"
-            " SELECT project.name, slot FROM block"
-            " JOIN lease ON lease.id = lease_id JOIN project ON project.id = project_id"
-            " WHERE start = ?1 - ?1 % 10 AND lease_id IS NOT ?2 LIMIT 1",
-            port,
-            other_than,
-        )
-        return f"{rows[0][0]}:{rows[0][1]}" if rows else None
-
-    def reservations(self, lease: Lease) -> list[tuple[int, bool]]:
-        """Return an instance's ports, each with whether somebody else may have it too."""
-        return self._rows("SELECT port, shared FROM reservation WHERE lease_id = ?", lease.id)
-
-    def claimed(self) -> set[int]:
-        """Return the ports to be claimed on this host: all but those of slot 0."""
-        sql = "SELECT port FROM reservation JOIN lease ON lease.id = lease_id WHERE slot > 0"
-        blocks = (range(start, start + allocator.BLOCK) for start in self.block_starts())
-        return {port for (port,) in self._rows(sql)}.union(*blocks)
-
-    def flags(self, lease: Lease) -> dict[str, bool]:
-        """Return the flags that were turned on or off in one instance."""
-        rows = self._rows("SELECT name, value FROM flag WHERE lease_id = ?", lease.id)
-        return {name: bool(value) for name, value in rows}
-
-    def positions(self, project: Project) -> dict[str, int]:
-        """Return where in a block each of a project's services has its port."""
-        rows = self._rows(
-            "SELECT position.name, position FROM position JOIN project ON project.id = project_id"
-            " WHERE project.key = ?",
-            os.fsencode(project.key),
-        )
-        return dict(rows)
-
-    def blocks(self, lease: Lease) -> dict[int, int]:
-        """Return the starts of an instance's blocks by their number."""
-        return dict(self._rows("SELECT number, start FROM block WHERE lease_id = ?", lease.id))
-
-    def block_starts(self) -> set[int]:
-        """Return the first ports of all blocks."""
-        return {start for (start,) in self._rows("SELECT start FROM block")}
 
     # -- writing, inside a transaction -------------------------------------------------------
 
@@ -264,6 +87,7 @@ class Registry:
             " SELECT id, ?, ?, ? FROM project WHERE key = ?",
             (slot, name, time.time(), key),
         )
+        self.connection.execute(f"DELETE FROM rest WHERE {_PLACE}", (key, slot))  # noqa: S608  # constant
         assert cursor.lastrowid is not None  # noqa: S101  # an INSERT has one
         return Lease(cursor.lastrowid, project, slot, name)
 
@@ -306,6 +130,9 @@ class Registry:
     def move(self, lease: Lease, slot: int) -> None:
         """Give an instance another slot; the ports of the former one are free."""
         self._changed.add((lease.project.key, lease.slot))
+        self._rest(lease)
+        key = os.fsencode(lease.project.key)
+        self.connection.execute(f"DELETE FROM rest WHERE {_PLACE}", (key, slot))  # noqa: S608  # constant
         self.connection.execute("UPDATE lease SET slot = ? WHERE id = ?", (slot, lease.id))
         self.connection.execute("DELETE FROM reservation WHERE lease_id = ?", (lease.id,))
         self.connection.execute("DELETE FROM block WHERE lease_id = ?", (lease.id,))
@@ -316,9 +143,41 @@ class Registry:
         self.connection.execute("UPDATE lease SET name = ? WHERE id = ?", (name, lease.id))
 
     def delete(self, lease: Lease) -> None:
-        """Give a slot, its reservations and its flags back."""
+        """Give a slot, its reservations and its flags back; the slot rests."""
         self._changed.add((lease.project.key, lease.slot))
+        self._rest(lease)
         self.connection.execute("DELETE FROM lease WHERE id = ?", (lease.id,))
+
+    def _rest(self, lease: Lease) -> None:
+        """Let the slot of a lease that is still there rest; its directories are nobody's."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO rest SELECT project_id, slot, token, ?, ?, ? FROM lease"
+            " WHERE id = ?",
+            (*resting.now(), lease.id),
+        )
+        key = os.fsencode(lease.project.key)
+        self.connection.execute(f"DELETE FROM directory WHERE {_PLACE}", (key, lease.slot))  # noqa: S608  # constant
+
+    def resting(self, project: Project, token: str | None) -> set[int]:
+        """Return the slots that nobody is to get yet, but who has given them back himself."""
+        present, found = resting.now(), set()
+        rows = self._rows(
+            "SELECT slot, token, time, boot, uptime FROM rest"
+            " JOIN project ON project.id = project_id WHERE project.key = ?",
+            os.fsencode(project.key),
+        )
+        for slot, former, *moment in rows:
+            since = resting.Moment(*moment)
+            if resting.is_to_come(since, present):
+                self.connection.execute(
+                    f"UPDATE rest SET time = ?, boot = ?, uptime = ? WHERE {_PLACE}",  # noqa: S608  # constant
+                    (*present, os.fsencode(project.key), slot),
+                )
+            elif resting.is_over(since, present):
+                continue
+            if token is None or token != former:
+                found.add(slot)
+        return found
 
     def reserve(self, lease: Lease, ports: Mapping[str, tuple[int, bool]]) -> None:
         """Replace an instance's reservations: name -> (port, shared)."""

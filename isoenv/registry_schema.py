@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
-TABLES = """
+_VERSION_2 = """
+-- One row. `revision` counts the transactions that have changed something: a registry with fewer
+-- than its mirror has lost some. `maker` is the isoenv that made these tables or changed them
+-- last, so that an older one can say which version it takes to read them.
+CREATE TABLE registry (
+  revision INTEGER NOT NULL,
+  maker TEXT NOT NULL
+);
+-- Slots that were given back, and by whom. The clock can be set, so the time since this boot is
+-- kept beside the time of day.
+CREATE TABLE rest (
+  project_id INTEGER NOT NULL REFERENCES project,
+  slot INTEGER NOT NULL,
+  token TEXT,
+  time REAL NOT NULL,
+  boot TEXT NOT NULL,
+  uptime REAL NOT NULL,
+  PRIMARY KEY (project_id, slot)
+) WITHOUT ROWID;
+-- Directories of instances: of those that hold a slot what isoenv has made outside the state
+-- directory, of those that were pruned all that is left.
+CREATE TABLE directory (
+  project_id INTEGER NOT NULL REFERENCES project,
+  slot INTEGER NOT NULL,
+  path BLOB NOT NULL,
+  PRIMARY KEY (project_id, slot, path)
+) WITHOUT ROWID;
+"""
+
+TABLES = f"""
 CREATE TABLE project (
   id INTEGER PRIMARY KEY,
   key BLOB NOT NULL UNIQUE,
@@ -58,4 +87,10 @@ CREATE TABLE flag (
   value INTEGER NOT NULL,
   PRIMARY KEY (lease_id, name)
 ) WITHOUT ROWID;
+{_VERSION_2}
 """
+
+# What leads from each version to the next one.
+MIGRATIONS = {1: _VERSION_2}
+# A database without one of these is no registry, whatever version it says it is.
+FIRST_TABLES = {"project", "lease", "reservation", "block", "position", "flag"}

@@ -161,7 +161,7 @@ def test_names_that_collide_get_the_next_free_slots_upwards_and_around(
     assert tmp_path in repo.parents
 
 
-def test_the_slot_of_the_hash_is_free_again_after_a_release(
+def test_the_slot_of_the_hash_is_free_again_for_who_has_given_it_back(
     leases: Leases, make_repo: MakeRepo, worktree: AddWorktree
 ) -> None:
     repo = make_repo("repo")
@@ -170,8 +170,8 @@ def test_the_slot_of_the_hash_is_free_again_after_a_release(
         configure(tree, "[instance]", 'prefer = "cksum"')
     leases.hold(first)
     leases.release(first)
-    assert leases.hold(second).slot == 4
-    assert leases.hold(first).slot == 5
+    assert leases.hold(second).slot == 5
+    assert leases.hold(first).slot == 4
 
 
 def test_when_no_slot_is_left_the_count_is_said(
@@ -758,7 +758,8 @@ def test_claim_moves_a_checkout_and_frees_its_former_slot(  # noqa: PLR0913, PLR
     moved = leases.hold(one)
     assert (moved.slot, moved.name, moved.ports) == (5, "one", {"web": base + 5000})
     assert leases.registry.flags(moved) == {"LIVE": True}
-    assert leases.at(two) == (1, "two")
+    assert leases.registry.reserved_by(base + 1000) is None
+    assert leases.at(two) == (2, "two")
     assert isoenv("exec", ".", "printenv", "WEB_PORT", cwd=one).stdout == f"{base + 5000}\n"
 
 
@@ -785,7 +786,7 @@ def test_claim_of_a_held_slot_is_refused_with_its_path(
     assert isoenv("release", "1", cwd=two).returncode == 0
     assert isoenv("claim", "1", cwd=two).returncode == 0
     assert leases.at(two) == (1, "two")
-    assert leases.at(one) == (2, "one")
+    assert leases.at(one) == (3, "one")
 
 
 def test_claim_takes_a_slot_from_a_bare_number(
@@ -873,7 +874,7 @@ def test_releasing_twice_frees_nobody_elses_slot(
     leasing.give_back(leases.registry, lease)
     other = leases.hold(two)
     leasing.give_back(leases.registry, lease)
-    assert (other.slot, leases.find(two)) == (1, other)
+    assert (other.slot, leases.find(two)) == (2, other)
 
 
 # -- a registry that is lost --------------------------------------------------------------------

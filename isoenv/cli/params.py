@@ -74,7 +74,7 @@ class InstanceParam(_Completed):
         # Looking must not make a registry.
         if not os.path.exists(paths.registry_file(place.caller.state)):
             return
-        with Registry(place.caller.state) as registry:
+        with Registry(place.caller.state, mend=False) as registry:
             leases = registry.leases(place.project)
         for lease in leases:
             yield CompletionItem(str(lease.slot), help=lease.name)
