@@ -11,6 +11,7 @@ from isoenv import (
     directories,
     files,
     generated,
+    instance_directories,
     instances,
     launch,
     paths,
@@ -54,7 +55,10 @@ def enter(
             f"{lease.root}, which holds {lease.project.name}:{lease.slot}, is gone: "
             "`git worktree prune`, then `isoenv prune`"
         )
-    directories.make(computed.dirs.values(), here.checkout.root if here.checkout else None)
+    root = here.checkout.root if here.checkout else None
+    if lease and computed.variables and here.config.numbering.dir:
+        instance_directories.make(registry, lease, computed.instance.dir, root)
+    directories.make(computed.dirs.values(), root)
     if here.config.preset == skypilot.PRESET:
         skypilot.keep(computed)
     # Made before the stamps are taken: a directory that appears is no change of an input.

@@ -249,11 +249,6 @@ def _ports(here: Context, lease: Lease | None, slot: int) -> dict[str, int]:
     return {name: reserved[name] for name in wanted}
 
 
-def directory_of(caller: Caller, lease: Lease) -> str:
-    """Return the own directory of an instance whose checkout may be gone."""
-    return paths.instance_dir(caller.state, lease.project.key, lease.project.name, lease.slot)
-
-
 def environment(selected: Selected, registry: Registry) -> Environment:
     """Compute the environment of the selected instance."""
     here = selected.context

@@ -158,6 +158,18 @@ class Registry(OpenRegistry):
         key = os.fsencode(lease.project.key)
         self.connection.execute(f"DELETE FROM directory WHERE {_PLACE}", (key, lease.slot))  # noqa: S608  # constant
 
+    def record_directory(self, project: Project, slot: int, directory: str) -> None:
+        """Remember a directory of an instance; with a slot that nobody holds, as left over."""
+        self.connection.execute(
+            "INSERT OR IGNORE INTO directory SELECT id, ?, ? FROM project WHERE key = ?",
+            (slot, os.fsencode(directory), os.fsencode(project.key)),
+        )
+
+    def forget_directory(self, directory: str) -> None:
+        """Remember a directory no longer, whoever has used it."""
+        path = os.fsencode(directory)
+        self.connection.execute("DELETE FROM directory WHERE path = ?", (path,))
+
     def resting(self, project: Project, token: str | None) -> set[int]:
         """Return the slots that nobody is to get yet, but who has given them back himself."""
         present, found = resting.now(), set()
@@ -174,6 +186,10 @@ class Registry(OpenRegistry):
                     (*present, os.fsencode(project.key), slot),
                 )
             elif resting.is_over(since, present):
+                self.connection.execute(
+                    f"DELETE FROM rest WHERE {_PLACE}",  # noqa: S608  # constant
+                    (os.fsencode(project.key), slot),
+                )
                 continue
             if token is None or token != former:
                 found.add(slot)

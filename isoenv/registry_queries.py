@@ -149,3 +149,26 @@ class Queries:
     def block_starts(self) -> set[int]:
         """Return the first ports of all blocks."""
         return {start for (start,) in self._rows("SELECT start FROM block")}
+
+    def directories(self, project: Project, slot: int) -> list[str]:
+        """Return what isoenv has made outside the state directory for an instance."""
+        rows = self._rows(
+            "SELECT path FROM directory JOIN project ON project.id = project_id"
+            " WHERE project.key = ? AND slot = ?",
+            os.fsencode(project.key),
+            slot,
+        )
+        return [os.fsdecode(path) for (path,) in rows]
+
+    def remains(self) -> list[tuple[Project, int, str]]:
+        """Return the recorded directories of slots that nobody holds."""
+        rows = self._rows(
+            "SELECT project.key, project.name, slot, path FROM directory"
+            " JOIN project ON project.id = project_id WHERE NOT EXISTS (SELECT * FROM lease"
+            " WHERE lease.project_id = directory.project_id AND lease.slot = directory.slot)"
+            " ORDER BY path"
+        )
+        return [
+            (Project(os.fsdecode(key), name), slot, os.fsdecode(path))
+            for key, name, slot, path in rows
+        ]

@@ -574,10 +574,10 @@ def test_prune_frees_what_is_gone_and_nothing_else(
     git(shop, "worktree", "remove", "--force", str(feature))
     title = f"shop/1 feature ({feature})"
     done = isoenv("prune", "--dry-run", "--purge", cwd=shop)
-    assert outcome(done) == (0, "", f"isoenv: would free {title} and {own}\n")
+    assert outcome(done) == (0, "", f"isoenv: would free {title}\nisoenv: would remove {own}\n")
     assert own.exists()
     done = isoenv("prune", "--purge", cwd=shop)
-    assert outcome(done) == (0, "", f"isoenv: freed {title}\n")
+    assert outcome(done) == (0, "", f"isoenv: freed {title}\nisoenv: removed {own}\n")
     assert not own.exists()
     assert len(json.loads(isoenv("list", "--json", cwd=shop).stdout)["instances"]) == 1
     assert isoenv("port", "web", cwd=shop).stdout == f"{base}\n"

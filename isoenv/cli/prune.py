@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,109 +16,106 @@ from isoenv.errors import IsoenvError
 from isoenv.services import orphans as services
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator
 
     from isoenv.context import Caller
     from isoenv.registry import Registry
+
+# Hours after which a session is given up that is silent and whose process cannot be seen.
+SILENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to be given back: how, in which words, and why it has to stay if it has to."""
+
+    title: str
+    will: str
+    done: str
+    remove: Callable[[], object] | None
+    kept_because: str | None = None
 
 
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Say what would be given back, and do nothing.")
 @click.option(
-    "--max-age",
-    type=click.FloatRange(0),
-    default=1.0,
-    metavar="HOURS",
-    help="How long a session that cannot be seen may be silent; default: 1.",
-)
-@click.option(
     "--purge", is_flag=True, help="Delete the instances' own directories and databases too."
 )
-def command(max_age: float, *, dry_run: bool, purge: bool) -> int:
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="HOURS",
+    help="Remove also registries set aside, notices and ready environments older than that, and "
+    f"sessions that cannot be seen and have been silent for so long (otherwise {SILENCE:g}).",
+)
+def command(*, dry_run: bool, purge: bool, max_age: float | None) -> int:
     """Give back the slots of checkouts that are gone, and what dead sessions have left.
 
     What they have left running is ended first: services whose checkout is gone, processes that
     have outlived their service, compose projects where docker or podman answers.
 
     Gone means proven gone: the git directory is not there while its parent is, and no port of
-    the instance is in use. What cannot be removed stays on record, and the exit code is 1.
+    the instance is in use. Each thing is removed by itself; what cannot be removed stays on
+    record, and the exit code is 1. A directory is deleted only if isoenv has made it. No lease
+    is given back for its age.
 
     \b
     Example:
       isoenv prune --dry-run
       isoenv prune --purge
+      isoenv prune --max-age 168
     """
     caller = start.caller()
     with start.registry(caller) as registry:
-        # While the server runs that they are in, which may be the instance's own.
-        failed = purge and _drop_databases(caller, registry, dry_run=dry_run)
-        left = services.find(caller.state, registry)
-        failed |= _end(*left, dry_run=dry_run, purge=purge)
-        found = pruning.orphans(caller, registry)
-        for orphan in found:
-            lease = orphan.lease
-            title = f"{lease.project.name}/{lease.slot} {lease.name} ({lease.root})"
-            if orphan.kept_because:
-                start.say(f"kept {title}: {orphan.kept_because}")
-                failed = True
-                continue
-            if dry_run:
-                start.say(f"would free {title}" + (f" and {orphan.directory}" if purge else ""))
-                continue
-            try:
-                pruning.remove(caller, registry, orphan, purge=purge)
-                start.say(f"freed {title}")
-            except IsoenvError as error:
-                start.say(f"kept {title}: {error}")
-                failed = True
+        done = [
+            _do(task, dry_run=dry_run)
+            for task in _tasks(caller, registry, purge=purge, max_age=max_age)
+        ]
         if not dry_run:
             services.tidy(caller.state, registry)
-    dead = prune_state(caller.state, max_age, dry_run=dry_run)
+        if not purge and (left := pruning.left_over(registry)):
+            are = "directory" if len(left) == 1 else "directories"
+            start.say(f"{len(left)} {are} of theirs are left: `isoenv prune --purge` deletes them")
+    dead = prune_state(caller.state, SILENCE if max_age is None else max_age, dry_run=dry_run)
     for session in dead:
-        start.say(
-            f"{'would remove' if dry_run else 'removed'} session {session}: its process is gone"
-        )
-    if not found and not left[0] and not dead:
+        word = "would remove" if dry_run else "removed"
+        start.say(f"{word} session {session}: its process is gone")
+    if not done and not dead:
         start.say("nothing is gone")
-    return int(failed)
+    return int(not all(done))
 
 
-def _drop_databases(caller: Caller, registry: Registry, *, dry_run: bool) -> bool:
-    """Drop the databases of checkouts that are gone, naming each first; return whether one stays.
-
-    Before their leases are given back: a password may hang on the ports in them.
-    """
-    failed = False
-    for orphan in databases.orphans(caller, registry):
-        start.say(f"{'would drop' if dry_run else 'dropping'} {orphan.title}")
-        if dry_run:
-            continue
-        try:
-            databases.drop(caller, orphan)
-        except IsoenvError as error:
-            start.say(f"kept {orphan.title}: {error}")
-            failed = True
-    return failed
-
-
-def _end(
-    left: Sequence[services.Orphan], notes: Sequence[str], *, dry_run: bool, purge: bool
-) -> bool:
-    """End what runs although nobody can want it any more; return whether something stays."""
-    failed = False
+def _tasks(
+    caller: Caller, registry: Registry, *, purge: bool, max_age: float | None
+) -> Iterator[Task]:
+    """Yield what is gone, each once all before it is done: the next may hang on that."""
+    # While the server runs that they are in, which may be the instance's own; and before the
+    # leases are given back, since a password may hang on the ports in them.
+    for database in databases.orphans(caller, registry) if purge else []:
+        yield Task(database.title, "drop", "dropped", partial(databases.drop, caller, database))
+    left, notes = services.find(caller.state, registry)
     for note in notes:
         start.say(note)
     for orphan in left:
-        if orphan.end is None:
-            start.say(f"kept {orphan.title}: {orphan.reason}")
-            failed = True
-        elif dry_run:
-            start.say(f"would end {orphan.title}")
-        else:
-            try:
-                orphan.end(purge)
-                start.say(f"ended {orphan.title}")
-            except IsoenvError as error:
-                start.say(f"kept {orphan.title}: {error}")
-                failed = True
-    return failed
+        end = partial(orphan.end, purge) if orphan.end else None
+        yield Task(orphan.title, "end", "ended", end, orphan.reason or None)
+    for item in pruning.plan(registry, purge=purge, max_age=max_age):
+        yield Task(item.title, *item.verb, item.remove, item.kept_because)
+
+
+def _do(task: Task, *, dry_run: bool) -> bool:
+    """Do a task, saying so; return whether nothing stays that should go."""
+    reason = task.kept_because
+    if reason is None and task.remove and not dry_run:
+        # What is dropped is named first: it cannot be had again.
+        if task.will == "drop":
+            start.say(f"dropping {task.title}")
+        try:
+            task.remove()
+        except IsoenvError as error:
+            reason = str(error)
+    if reason is not None:
+        start.say(f"kept {task.title}: {reason}")
+    else:
+        start.say(f"would {task.will} {task.title}" if dry_run else f"{task.done} {task.title}")
+    return reason is None

@@ -78,7 +78,7 @@ def _environment_of(pid: int | None) -> dict[str, str]:
 
 
 def _gone(caller: Caller, registry: Registry) -> Iterator[Finding]:
-    for orphan in pruning.orphans(caller, registry):
+    for orphan in pruning.orphans(registry):
         message = f"{title(orphan.lease)} has lost its checkout {orphan.lease.root}"
         if orphan.kept_because:
             yield Finding("gone", f"{message}, and {orphan.kept_because}", "`isoenv prune`")
@@ -89,7 +89,7 @@ def _gone(caller: Caller, registry: Registry) -> Iterator[Finding]:
 def _pruning(caller: Caller, orphan: pruning.Orphan) -> Callable[[], str]:
     def prune() -> str:
         with Registry(caller.state) as registry:
-            pruning.remove(caller, registry, orphan, purge=False)
+            pruning.LeaseItem(registry, title(orphan.lease), None, orphan.lease).remove()
         return f"gave {title(orphan.lease)} back"
 
     return prune
