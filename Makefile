@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-ROUNDS ?= 10
+OPERATIONS ?= 100000
 BENCH_ARGS ?=
 
 BIN := .venv/bin
@@ -51,11 +51,8 @@ completions: .venv/base  ## write completions/ anew
 readme: .venv/base  ## run the transcripts of README.md anew
 	@$(BIN)/python scripts/readme.py
 
-soak: .venv/dev  ## run the tests ROUNDS times over, each time on other random input
-	@scripts/packages $(PACKAGES)
-	@for round in $$(seq $(ROUNDS)); do \
-	  echo "round $$round of $(ROUNDS)"; $(BIN)/pytest -q -n auto $(PYTEST_ARGS) || exit 1; \
-	done
+soak: .venv/dev  ## OPERATIONS random operations on leases, many of them killed in the middle
+	@$(BIN)/python tests/soak.py --operations $(OPERATIONS)
 
 clean:  ## remove what was made
 	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -344,6 +344,7 @@ def _is_held(claim: Claim, port: int) -> bool:
     except sqlite3.Error:
         return True
     return not all(
-        git_dir and tokens.is_gone(os.fsdecode(git_dir), int(device), int(inode))
+        git_dir
+        and tokens.is_gone(os.fsdecode(git_dir), int(device), None if inode is None else int(inode))
         for git_dir, device, inode in rows
     )

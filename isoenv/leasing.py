@@ -195,9 +195,8 @@ def _insert(
 ) -> Lease:
     project, token = claim.project, tokens.read_token(place)
     registry.disown(place.git_dir or place.root, token.value if token else None)
-    remembered = None
-    if token and not identity.is_copied(registry, place, token):
-        remembered = token.entries.get(project.key)
+    own = token if token and not identity.is_copied(registry, place, token) else None
+    remembered = own.entries.get(project.key) if own else None
     slot, name = asked, remembered[1] if remembered else os.path.basename(place.root)
     if asked is not None:
         check_slot(claim.config, asked)
@@ -207,7 +206,8 @@ def _insert(
     elif place.is_main and _open_main_slot(registry, claim.project, notes):
         slot = 0
     if slot is None:
-        slot = _choose(registry, claim, os.path.basename(place.root), notes)
+        rested = registry.resting(project, own.value if own else None)
+        slot = _choose(registry, claim, os.path.basename(place.root), rested, notes)
     wanted = checkout.instance_name(name or project.name, project.name, RESERVED)
     return registry.insert(project, slot, _free_name(registry, project, wanted))
 
@@ -235,7 +235,9 @@ def _open_main_slot(registry: Registry, project: Project, notes: list[Note]) -> 
     return True
 
 
-def _choose(registry: Registry, claim: Claim, name: str, notes: list[Note]) -> int:
+def _choose(
+    registry: Registry, claim: Claim, name: str, rested: set[int], notes: list[Note]
+) -> int:
     prefer, last = claim.config.numbering.prefer, reserving.last_slot(claim.config)
     bases = reserving.bases(claim.config)
 
@@ -250,8 +252,6 @@ def _choose(registry: Registry, claim: Claim, name: str, notes: list[Note]) -> i
         )
 
     held = registry.slots(claim.project).keys()
-    token = tokens.read_token(_place(claim))
-    rested = registry.resting(claim.project, token.value if token else None)
     try:
         choice = choose(held | rested)
     except IsoenvError:

@@ -40,11 +40,15 @@ class DamagedError(Exception):
 
 
 class Opened(NamedTuple):
-    """A sound database, its schema's version (0: nothing is in it yet) and which file it is."""
+    """A sound database, its schema's version (0: nothing is in it yet) and which file it is.
+
+    ``is_mirrored`` says that its mirror holds the last thing that was written.
+    """
 
     connection: sqlite3.Connection
     version: int
     identity: tuple[int, int] | None
+    is_mirrored: bool = True
 
 
 def code(error: sqlite3.Error) -> int:
@@ -208,45 +212,49 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _examined(
-    connection: sqlite3.Connection, revision: int | None, which: tuple[int, int] | None
+    connection: sqlite3.Connection, mirrored: int | None, which: tuple[int, int] | None
 ) -> Opened:
-    """Return a connection with the version of its schema; close one that is not sound."""
-    try:
-        return Opened(connection, _version(connection, revision), which)
-    except BaseException:
-        connection.close()
-        raise
+    """Return a connection with what is known of it; close one that is not sound.
 
-
-def _version(connection: sqlite3.Connection, revision: int | None) -> int:
-    """Return the version of the schema, 0 of an empty database."""
+    ``mirrored`` is the revision that the mirror was written from.
+    """
     try:
-        _prepare(connection)
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            return version
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        if problem := _problem(connection, version, {name for (name,) in rows}, revision):
-            raise DamagedError(problem)
+        version, known = _state(connection, mirrored)
     except sqlite3.DatabaseError as error:
+        connection.close()
         if is_damage(error):
             raise DamagedError(str(error)) from None
         raise
-    return version
+    except BaseException:
+        connection.close()
+        raise
+    return Opened(connection, version, which, known == mirrored)
 
 
-def _problem(
-    connection: sqlite3.Connection, version: int, tables: set[str], revision: int | None
-) -> str | None:
+def _state(connection: sqlite3.Connection, mirrored: int | None) -> tuple[int, int | None]:
+    """Return the version of the schema, and the revision where that schema has one."""
+    _prepare(connection)
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        return version, mirrored
+    if problem := _problem(connection, version):
+        raise DamagedError(problem)
+    if version == VERSION:
+        (known,) = connection.execute("SELECT max(revision) FROM registry").fetchone()
+        if known is None or (mirrored is not None and known < mirrored):
+            raise DamagedError("it is older than its mirror")
+        return version, known
+    if version == 0 and mirrored is not None:
+        raise DamagedError("it is empty")
+    return version, mirrored
+
+
+def _problem(connection: sqlite3.Connection, version: int) -> str | None:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in rows}
     if version == 0 and not tables:
-        return None if revision is None else "it is empty"
+        return None
     if version <= 0 or not tables >= FIRST_TABLES:
         return "it is the database of another program"
     (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if answer != "ok":
-        return " ".join(answer.split())
-    if version == VERSION and revision is not None:
-        row = connection.execute("SELECT revision FROM registry").fetchone()
-        if row is None or row[0] < revision:
-            return "it is older than its mirror"
-    return None
+    return None if answer == "ok" else " ".join(answer.split())

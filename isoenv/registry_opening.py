@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ class OpenRegistry(Queries):
         try:
             found = registry_file.opened(self.file, self.patience)
             if found and found.version >= VERSION:
-                return self._checked(found)
+                return self._mirrored(self._checked(found))
             if found:
                 found.connection.close()
         except registry_file.DamagedError as damage:
@@ -95,6 +96,17 @@ class OpenRegistry(Queries):
             f"{self.file} has schema {found.version}{by}, and isoenv {__version__} reads up to "
             f"{VERSION}: `pip install --upgrade {wanted}`"
         )
+
+    def _mirrored(self, found: Opened) -> Opened:
+        """Write a mirror that is missing, or that a killed process has not brought up to date."""
+        if not found.is_mirrored:
+            # Who holds the gate now writes it himself.
+            with (
+                contextlib.suppress(RegistryError),
+                registry_gate.passed(self.file, patience=0),
+            ):
+                registry_mirror.write(self.file, found.connection)
+        return found
 
     def _read_only(self, error: sqlite3.Error) -> Opened:
         """Return a registry of which nothing can be written: what it holds is good all the same."""

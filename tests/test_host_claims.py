@@ -23,7 +23,7 @@ import pytest
 from isoenv import context, host_directory, leasing, paths
 from isoenv.errors import IsoenvError, RegistryError
 from isoenv.host_claims import HostClaims
-from isoenv.models import Project
+from isoenv.models import Checkout, Project
 from isoenv.registry import Registry
 
 if TYPE_CHECKING:
@@ -813,6 +813,21 @@ def test_a_claim_whose_git_dir_is_gone_is_taken_over(
     )
     assert claim(registry, 31000) == [f"claimed by your registry in {other.state}"]
     place.rmdir()
+    assert claim(registry, 31000) == [None]
+
+
+def test_a_claim_whose_checkout_was_made_again_is_taken_over(
+    registry: Registry, other: Registry, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    lease = reserve(other, 31000)
+    with other.transaction():
+        other.settle(lease, Checkout(str(tree)), str(tree), "ab" * 16)
+    assert claim(registry, 31000) == [f"claimed by your registry in {other.state}"]
+    # Another checkout has been entered there, whose inode may be the same.
+    with other.transaction():
+        other.disown(str(tree), "cd" * 16)
     assert claim(registry, 31000) == [None]
 
 

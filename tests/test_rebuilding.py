@@ -22,7 +22,6 @@ from isoenv import (
     leasing,
     lock_holders,
     paths,
-    registry_mirror,
     registry_schema,
     trust,
 )
@@ -341,13 +340,31 @@ def test_a_stale_mirror_is_completed_by_what_checkouts_remember(
     assert [(each.lease.slot, each.lease.name, each.lease.root) for each in kept(state)] == before
 
 
-def test_the_next_change_brings_a_stale_or_missing_mirror_up_to_date(
-    isoenv: Run, state: Path, trees: list[Path]
+@pytest.mark.parametrize("how", ["stale", "missing", "garbage"])
+def test_who_opens_it_next_brings_a_mirror_up_to_date(
+    isoenv: Run, state: Path, trees: list[Path], how: str
 ) -> None:
-    (state / "registry.txt").unlink()
+    mirror = state / "registry.txt"
+    stale = mirror.read_bytes()
     assert isoenv("claim", "8", cwd=trees[1]).returncode == 0
-    with Registry(str(state)) as registry:
-        assert (state / "registry.txt").read_bytes() == registry_mirror.dumps(registry.connection)
+    whole = mirror.read_bytes()
+    assert whole != stale
+    if how == "missing":
+        mirror.unlink()
+    else:
+        mirror.write_bytes(stale if how == "stale" else b"garbage")
+    # As a killed process has left it, before it could say what it had: the next one says it.
+    assert isoenv("port", "web", cwd=trees[1]).returncode == 0
+    assert mirror.read_bytes() == whole
+
+
+def test_a_mirror_is_left_to_who_is_writing(state: Path, trees: list[Path]) -> None:
+    assert trees
+    (state / "registry.txt").unlink()
+    with writer(state) as holder:
+        os.kill(holder.pid, signal.SIGSTOP)
+        with Registry(str(state)) as registry:
+            assert len(registry.leases()) == 4
 
 
 def test_a_mirror_that_cannot_be_written_costs_no_lease(

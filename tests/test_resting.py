@@ -111,6 +111,21 @@ def test_who_has_given_it_back_gets_it_at_once(
     assert hold(registry, two).slot == 2
 
 
+def test_a_copy_is_not_who_has_given_it_back(
+    registry: Registry, make_repo: Callable[[str], Path], tmp_path: Path
+) -> None:
+    first, second = make_repo("first"), make_repo("second")
+    for repo in (first, second):
+        (repo / "isoenv.toml").write_text('project = "shop"\n')
+        hold(registry, repo)
+    leasing.take(registry, claim(second), 5, None)
+    # With the token of the one that slot 1 rests for.
+    shutil.copytree(second, tmp_path / "copy")
+    assert hold(registry, tmp_path / "copy").slot == 2
+    release(registry, second)
+    assert hold(registry, second).slot == 1
+
+
 def test_a_number_that_is_asked_for_is_had_at_once(
     isoenv: Run, registry: Registry, trees: Callable[..., list[Path]]
 ) -> None:
