@@ -7,7 +7,6 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 BASH_FILES := $(wildcard shell/*.sh shell/*.bash) $(filter-out %.py,$(wildcard scripts/*)) .ci/run
-PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox postgresql redis-server
 PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox \
   nginx postgresql redis-server docker-compose
 

@@ -22,11 +22,11 @@ class Moment(NamedTuple):
 
 def now() -> Moment:
     """Return the present."""
-    from isoenv import process
+    from isoenv import liveness
 
     # The one clock that goes on while the machine sleeps; without it, the next best.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return Moment(time.time(), process.boot_id(), time.clock_gettime(clock))
+    return Moment(time.time(), liveness.boot_id(), time.clock_gettime(clock))
 
 
 def is_over(since: Moment, present: Moment) -> bool:
