@@ -125,8 +125,14 @@ def orphans(registry: Registry) -> list[Orphan]:
         if not identity.is_gone(lease):
             continue
         used = sorted(set(lease.ports.values()) & listening) if lease.slot else []
-        found.append(Orphan(lease, f"port {used[0]} is in use" if used else None))
+        reason = f"port {used[0]} is held by {_holder(used[0])}" if used else None
+        found.append(Orphan(lease, reason))
     return found
+
+
+def _holder(port: int) -> str:
+    held = ports.holders([port]).get(port)
+    return ports.describe(held[0]) if held else "another user's process"
 
 
 def plan(registry: Registry, *, purge: bool, max_age: float | None) -> list[Item]:

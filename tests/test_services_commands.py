@@ -146,6 +146,23 @@ def test_a_start_command_that_fails_is_told_and_stopped_all_the_same(serving: Se
     assert (serving.root / "trace").read_text() == "stop\n"
 
 
+def test_what_a_killed_up_has_half_started_is_stopped(serving: Serving, wait_for: WaitFor) -> None:
+    serving.configure(
+        '[services.infra]\nstart = "echo $$ >pid.new; mv pid.new pid; exec sleep 1000"\n'
+        'stop = "kill $(cat pid)"\n'
+    )
+    assert serving.run("show").returncode == 0
+    up = spawn(serving, "up")
+    wait_for((serving.root / "pid").exists)
+    up.kill()
+    up.communicate()
+    assert serving.states() == {"infra": "starting"}
+    assert serving.run("down").returncode == 0
+    pid = int((serving.root / "pid").read_text())
+    wait_for(lambda: process.identify(pid) is None)
+    assert serving.states() == {"infra": "stopped"}
+
+
 def test_a_start_command_that_hangs_is_ended_with_all_it_started(serving: Serving) -> None:
     serving.configure(
         '[services.infra]\nstart = "sleep 1000 & echo $! >pid; wait"\nstop = "true"\n'
@@ -396,6 +413,26 @@ def test_the_quick_status_does_not_answer_for_another_configuration(serving: Ser
         wrong = found.changed(**{field: "1"})
         assert not quick._is_alive(wrong), field  # noqa: SLF001  # each of its conditions
     assert quick._is_alive(found)  # noqa: SLF001  # likewise
+
+
+def test_the_quick_status_of_another_checkout_goes_by_its_own_configuration(
+    serving: Serving, worktree: Worktree, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving.configure(API)
+    git(serving.root, "add", ".")
+    git(serving.root, "commit", "--quiet", "--message=configured")
+    assert serving.run("exec", ".", "true").returncode == 0
+    feature = worktree(serving.root, "feature")
+    assert serving.isoenv("api", "start", cwd=feature).returncode == 0
+    assert serving.isoenv("exec", ".", "true", cwd=feature).returncode == 0
+    monkeypatch.chdir(serving.root)
+    answer = quick.status(os.environ, ["1"])
+    assert answer is not None
+    assert "healthy" in answer[0]
+    with (feature / "isoenv.toml").open("a") as file:
+        file.write("# changed\n")
+    assert quick.status(os.environ, ["1"]) is None
+    assert serving.run("api", "1", "status", trusted=False).returncode == 4
 
 
 # --- logs

@@ -90,7 +90,7 @@ def test_a_stranger_on_a_port_of_a_checkout_that_is_gone_is_named_and_left_alone
     git(serving.root, "worktree", "remove", "--force", str(feature))
     done = serving.run("prune")
     assert done.returncode == 1
-    assert f"port {serving.port + 1000} of shop/1 feature: it is held by" in done.stderr
+    assert f"kept shop/1 feature ({feature}): port {serving.port + 1000} is held by" in done.stderr
     assert f"(pid {os.getpid()})" in done.stderr
     assert slots(serving) == [0, 1]
 

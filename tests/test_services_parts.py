@@ -369,6 +369,22 @@ def test_who_waits_too_long_for_another_command_ends_with_75(plan: plans.Plan) -
     assert caught.value.exit_code == 75
 
 
+def test_nobody_starts_what_is_being_stopped_before_all_is_down(plan: plans.Plan) -> None:
+    other = replace(plan, place=f"{plan.place}2", run=None, start=("true",), health=None, ports=())
+    starting.start(plan, "")
+    starting.start(other, "")
+    refused = []
+
+    def after(_plan: plans.Plan, _done: stopping.Stopped) -> None:
+        for each in (plan, other):
+            with pytest.raises(BusyError), locks.hold(each.place, each.title, 0):
+                pass
+            refused.append(each.name)
+
+    assert stopping.stop([plan, other], "a", after=after) == []
+    assert len(refused) == 4
+
+
 def test_what_cannot_be_seen_is_neither_claimed_nor_ended(plan: plans.Plan) -> None:
     starting.start(plan, "")
     found = record.read(plan.place)

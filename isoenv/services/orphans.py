@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoenv import paths, ports, tokens
+from isoenv import paths, tokens
 from isoenv.process import Life
 from isoenv.services import engines, locks, members, record
 from isoenv.services.failure import ServiceError
@@ -57,7 +57,6 @@ def find(state: str, registry: Registry) -> tuple[list[Orphan], list[str]]:
     known = list(_records(state, leases))
     found = [orphan for each in known if (orphan := _processes(each))]
     gone = [lease for lease in leases.values() if _is_gone(lease)]
-    found += _strangers(gone, known)
     roots = {lease.root for lease in gone if lease.root}
     roots |= {each.record.text("root") for each in known if each.is_gone}
     if not roots:
@@ -140,20 +139,6 @@ def _end(each: _Found) -> None:
             raise ServiceError(f"{each.title} cannot be ended: pid {pids}")
         down = found.changed(state=record.DOWN, stopped=f"{time.time():.3f}")
         record.write(each.place, down)
-
-
-def _strangers(gone: list[Lease], known: list[_Found]) -> Iterator[Orphan]:
-    """Find who holds ports of instances that are gone and is none of their services."""
-    wanted = {port for lease in gone if lease.slot for port in lease.ports.values()}
-    held = wanted & ports.listening() if wanted else set()
-    if not held:
-        return
-    ours = {process.pid for each in known for process in members.find(each.place, each.record)}
-    for port, holders in sorted(ports.holders(held).items()):
-        if not any(holder.pid in ours for holder in holders):
-            lease = next(each for each in gone if port in each.ports.values())
-            title = f"port {port} of {lease.project.name}/{lease.slot} {lease.name}"
-            yield Orphan(title, None, f"it is held by {ports.describe(holders[0])}: end that")
 
 
 def _containers(client: str, roots: set[str], names: set[str]) -> Iterator[Orphan]:

@@ -36,7 +36,6 @@ class Stopped:
 def stop(
     plans: Sequence[Plan],
     token: str,
-    before: Callable[[Plan], None] = lambda _plan: None,
     after: Callable[[Plan, Stopped], None] = lambda _plan, _stopped: None,
 ) -> list[Exception]:
     """Stop services, in this order, and return what went wrong with some of them.
@@ -52,7 +51,6 @@ def stop(
         for plan in sorted(plans, key=lambda plan: plan.place):
             held.enter_context(locks.hold(plan.place, plan.title, plan.start_timeout + 60))
         for plan in plans:
-            before(plan)
             try:
                 after(plan, _stop(plan))
             except ServiceError as error:
