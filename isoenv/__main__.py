@@ -27,6 +27,9 @@ def main() -> None:
         _status(arguments[1:-1])
     if arguments[:1] == ["statusline"] and not os.environ.get("_ISOENV_COMPLETE"):
         _statusline(arguments[1:])
+    if arguments == ["agent", "hook", "claude"]:
+        agent_hook()
+        return
     _run()
 
 
@@ -109,6 +112,38 @@ def _statusline(arguments: list[str]) -> None:
         sys.stdout.buffer.flush()
         # Ending at once is a tenth of the whole.
         os._exit(0)
+
+
+def agent_hook() -> None:
+    """Act on an event of Claude Code: without click, and without ever failing the agent's work."""
+    from isoenv.agents import claude
+
+    try:
+        given = _input(claude.LIMIT)
+        problem = claude.run(os.environ, given, _write)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the agent has to go on
+        problem = f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        problem = None
+    if problem:
+        _say(f"isoenv: {problem}".replace("\n", "\\n"))
+
+
+def _input(limit: int) -> bytes:
+    """Read standard input to its end, but keep no more than one byte above the limit."""
+    if sys.stdin is None:
+        return b""
+    given, descriptor = b"", sys.stdin.fileno()
+    while chunk := os.read(descriptor, 1 << 16):
+        if len(given) <= limit:
+            given += chunk
+    return given
+
+
+def _write(text: str) -> None:
+    from isoenv.cli import output
+
+    output.write(text)
 
 
 def _caller(program: str | None = None) -> Caller:

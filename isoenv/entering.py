@@ -20,6 +20,7 @@ from isoenv import (
 )
 from isoenv.errors import ConfigError, IsoenvError, NotTrustedError
 from isoenv.registry import Registry
+from isoenv.registry_opening import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 ENVRC_LIMIT = 1 << 20
 
 
-def open_registry(caller: Caller) -> Registry:
-    """Open the caller's registry, and say what had to be done for it."""
+def open_registry(caller: Caller, patience: float = PATIENCE) -> Registry:
+    """Open the caller's registry, and say what had to be done for it.
+
+    ``patience`` is how many seconds it waits for other processes.
+    """
     if not os.path.exists(paths.registry_file(caller.state)):
         # What is wrong with the configuration is said before anything is made.
         context.find(caller)
-    registry = Registry(caller.state)
+    registry = Registry(caller.state, patience=patience)
     for note in registry.take_notes():
         caller.say(note)
     return registry
@@ -75,9 +79,22 @@ def hook_code(caller: Caller, shell: str) -> str:
     A repository without configuration is remembered as such, and so is what is wrong with a file,
     until it changes. Raises IsoenvError for what may be right at the next try.
     """
+    if (found := prepare(caller)) is None:
+        return ""
+    ready, directory = found
+    generation = generated.publish(directory, ready)
+    conditions = generated.conditions_of(ready, directory, generation)
+    return generated.script(ready, shell if shell in generated.SHELLS else "sh", conditions)
+
+
+def prepare(caller: Caller, patience: float = PATIENCE) -> tuple[generated.Ready, str] | None:
+    """Return what a hook in the caller's directory loads, and where that is kept.
+
+    None outside any checkout. ``patience`` is how many seconds it waits for other processes.
+    """
     base = launch.base_of(caller.directory)
     if base is None:
-        return ""
+        return None
     directory = paths.generated_dir(caller.state, base)
     pinned = caller.environ.get(instances.PIN, "").partition(":")[0]
     here = None
@@ -86,7 +103,7 @@ def hook_code(caller: Caller, shell: str) -> str:
         if here.base != base or not here.configured:
             ready = _nothing(caller, base, here)
         else:
-            with open_registry(caller) as registry:
+            with open_registry(caller, patience) as registry:
                 selected, ready = enter(caller, registry, None)
             if not selected.own and not pinned:
                 directory = f"{directory}/@slot.{selected.slot}"
@@ -96,9 +113,7 @@ def hook_code(caller: Caller, shell: str) -> str:
         # A shell with a pin has a place of its own, whatever the pin means here: it and a shell
         # without one would take each other's environment for stale.
         directory = f"{directory}/@slot.{pinned}"
-    generation = generated.publish(directory, ready)
-    conditions = generated.conditions_of(ready, directory, generation)
-    return generated.script(ready, shell if shell in generated.SHELLS else "sh", conditions)
+    return ready, directory
 
 
 def _uses_direnv(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Read what may be no file at all: a pipe must not hang, a directory must not pass."""
+"""Read what may be no file at all, without hanging on a pipe, and write whole files or none."""
 
 from __future__ import annotations
 
@@ -47,6 +47,35 @@ def contents(descriptor: int, size: int, limit: int) -> bytes:
         if len(part) < wanted:
             break
     return content
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write a file whole or not at all; it keeps its mode, and a new one gets the usual.
+
+    Raises IsoenvError, with the file as it was.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        mode = None
+        if os.path.exists(path):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            if not os.access(path, os.W_OK):
+                raise PermissionError(0, "it is read-only")
+        with open(temporary, "xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except OSError as error:
+        try:  # noqa: SIM105  # contextlib is not worth its import on a warm path
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise IsoenvError(
+            f"cannot write {path}: {reason(error)}: `ls -ld` shows owner and mode"
+        ) from None
 
 
 def reason(error: OSError) -> str:

@@ -106,6 +106,16 @@ def wake_dir(state: str) -> str:
     return f"{state}/wake"
 
 
+def agent_env_file(state: str) -> str:
+    """Return the file that BASH_ENV names in the shells of coding agents."""
+    return f"{state}/bash-env.sh"
+
+
+def agent_record_file(state: str, settings: str) -> str:
+    """Return where it is kept what an agent's settings file was before isoenv changed it."""
+    return f"{state}/agents/{_tag(settings)}.json"
+
+
 def generated_dir(state: str, base: str) -> str:
     """Return where the ready environment of the checkout or subdirectory ``base`` is kept.
 

@@ -8,9 +8,38 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isoenv import paths, shells
+
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+# The files that make a hook, and the form without a prompt.
+HOOKS = {
+    "bash": ("hook.bash",),
+    "zsh": ("hook.zsh",),
+    "fish": ("enter.fish", "record.fish", "hook.fish"),
+}
+NO_PROMPT = {
+    "bash": ("env.bash", "env.sh"),
+    "zsh": ("env.sh",),
+    "fish": ("enter.fish", "record.fish", "env.fish"),
+}
+_WITHOUT_PROMPT = """\
+# isoenv for shells without a prompt: shell/env.bash where it can answer, else shell/env.sh.
+{{ case $- in *x*) __isoenv_traced=1 && set +x ;; *) __isoenv_traced= ;; esac; }} 2>/dev/null
+__isoenv_done=
+case ${{BASH_VERSION-}} in '' | [1-3].* | 4.[0-3].*) ;; *)
+  command -v _isoenv_hook >/dev/null || eval {}
+esac
+[ -n "$__isoenv_done" ] || eval {}
+unset -v __isoenv_done
+if [ -n "$__isoenv_traced" ]; then
+  unset -v __isoenv_traced
+  set -x
+else
+  unset -v __isoenv_traced
+fi
+"""
 
 # More than any launcher of ours has, in characters.
 LAUNCHER_LIMIT = 1 << 20
@@ -30,6 +59,22 @@ def text(name: str) -> str:
 def path(name: str) -> str:
     """Return where a script is, for a shell to run."""
     return str(directory() / name)
+
+
+def hook(shell: str, *, no_prompt: bool) -> str:
+    """Return the code that a shell evaluates at its start, with or without a prompt."""
+    spelling = shells.named(shell)
+    default = paths.state_dir({**os.environ, "ISOENV_STATE_DIR": ""})
+    parts = [
+        text(file)
+        .replace("@ISOENV@", spelling.quote(executable()))
+        .replace("@STATE@", spelling.quote(default))
+        for file in (NO_PROMPT if no_prompt else HOOKS)[shell]
+    ]
+    if no_prompt and shell == "bash":
+        # Two in one file that every sh can read: bash parses the second, dash the first, never.
+        parts = [_WITHOUT_PROMPT.format(*map(spelling.quote, parts))]
+    return "\n".join(parts)
 
 
 def executable() -> str:

@@ -16,6 +16,7 @@ COMMANDS = (
     "allow",
     "deny",
     "direnv",
+    "agent",
     "export",
     "exec",
     "up",

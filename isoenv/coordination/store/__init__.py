@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
-    from isoenv.coordination.records import Claim, Message, Record, Sum
+    from isoenv.coordination.records import Claim, Message, Place, Record, Sum
     from isoenv.coordination.store.sqlite import SqliteStore
     from isoenv.process import Identity
 
@@ -74,6 +74,9 @@ if TYPE_CHECKING:
 
         def set_state(self, session_id: str, state: str) -> bool:
             """Record what a session is doing; False where there is no such session."""
+
+        def set_place(self, session_id: str, place: Place | None) -> bool:
+            """Record where a session belongs now; False where there is no such session."""
 
         def set_metric(self, session_id: str, name: str, value: float) -> float | None:
             """Set a value and return it; None where there is no such session."""
@@ -148,8 +151,11 @@ if TYPE_CHECKING:
             """
 
 
-def open_store(state: str) -> SqliteStore:
-    """Open the machine's store in the state directory."""
+def open_store(state: str, patience: float | None = None) -> SqliteStore:
+    """Open the machine's store in the state directory.
+
+    ``patience`` is how many seconds each call waits for other processes; None is long enough.
+    """
     from isoenv.coordination.store.sqlite import SqliteStore
 
-    return SqliteStore(state)
+    return SqliteStore(state) if patience is None else SqliteStore(state, patience)

@@ -31,9 +31,13 @@ _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 class Database:
     """An open database. It may be used from several threads, and from a forked child."""
 
-    def __init__(self, state: str) -> None:
-        """Open the database in the state directory, and make both where they are missing."""
+    def __init__(self, state: str, patience: float = PATIENCE) -> None:
+        """Open the database in the state directory, and make both where they are missing.
+
+        ``patience`` is how many seconds a call waits for other processes.
+        """
         self.state = state
+        self.patience = patience
         self.file = paths.coordination_file(state)
         self._lock = allocate_lock()
         self._transaction = _Transaction(self)
@@ -49,7 +53,7 @@ class Database:
         try:
             # Transactions are begun by hand, for the module's own would be deferred ones.
             self._connection = sqlite3.connect(
-                self.file, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+                self.file, timeout=self.patience, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA synchronous = NORMAL")
             if self._version() == 0:
@@ -106,8 +110,10 @@ class Database:
     def _enter_gate(self) -> None:
         if self._gate < 0:
             self._gate = _opened_gate(f"{self.file}.lock")
-        if not flock.acquire(self._gate, PATIENCE):
-            raise IsoenvError(f"{self.file}.lock is locked by another process for {PATIENCE:g} s")
+        if not flock.acquire(self._gate, self.patience):
+            raise IsoenvError(
+                f"{self.file}.lock is locked by another process for {self.patience:g} s"
+            )
 
     def _leave_gate(self) -> None:
         if self._gate >= 0:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from isoenv.coordination.records import Record
+    from isoenv.coordination.records import Place, Record
     from isoenv.coordination.store import Pulse
     from isoenv.process import Identity
 
@@ -143,6 +143,11 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         """Record what a session is doing; False where there is no such session."""
         return self._update(session_id, "state = ?", state)
 
+    def set_place(self, session_id: str, place: Place | None) -> bool:
+        """Record where a session belongs now; False where there is no such session."""
+        change = "project_key = ?, project = ?, slot = ?, instance = ?"
+        return self._update(session_id, change, *_place_values(place))
+
     def _update(self, session_id: str, change: str, *values: object) -> bool:
         with self.transaction() as connection:
             cursor = connection.execute(
@@ -184,16 +189,18 @@ def _process_values(process: Identity) -> tuple[object, ...]:
     )
 
 
+def _place_values(place: Place | None) -> tuple[object, ...]:
+    if place is None:
+        return (None,) * 4
+    return os.fsencode(place.project.key), place.project.name, place.slot, place.name
+
+
 def _values(record: Record) -> tuple[object, ...]:
     import json
 
-    place = record.place
     return (
         *(record.id, record.name, record.state, *_process_values(record.process)),
-        os.fsencode(place.project.key) if place else None,
-        place.project.name if place else None,
-        place.slot if place else None,
-        place.name if place else None,
+        *_place_values(record.place),
         # As escapes: what came from a command line may be no Unicode.
         json.dumps(dict(record.labels)),
         *(record.started_at, record.beat, record.beaten_at),

@@ -1,0 +1,1 @@
+"""Coding agents: what is put into their settings, and what their hooks do."""

@@ -1,0 +1,57 @@
+"""The file that gives each command of an agent its environment, and the line that reads it."""
+
+from __future__ import annotations
+
+import os
+
+from isoenv import files, flock, paths
+from isoenv.errors import IsoenvError
+
+# More than the hooks of any agent write for one session, in bytes.
+LIMIT = 1 << 20
+# Seconds that the line may wait for another hook that writes to the same file.
+PATIENCE = 0.2
+
+
+def write(state: str) -> str:
+    """Write the file for BASH_ENV where it is missing or another version's; return its path."""
+    from isoenv import scripts
+
+    file = paths.agent_env_file(state)
+    content = os.fsencode(scripts.hook("bash", no_prompt=True))
+    if files.read(file, LIMIT) != content:
+        paths.make_private(state)
+        files.replace(file, content)
+    return file
+
+
+def is_written(state: str) -> bool:
+    """Whether there is a file for BASH_ENV, of this version or another."""
+    return os.path.exists(paths.agent_env_file(state))
+
+
+def line(state: str) -> str:
+    """Return the line that reads the file in a shell, with its newline: no value stands in it."""
+    quoted = "'" + paths.agent_env_file(state).replace("'", "'\\''") + "'"
+    return f"[ ! -r {quoted} ] || . {quoted}\n"
+
+
+def add_line(file: str, state: str) -> None:
+    """Put the line at the end of an agent's environment file, once; all that is there stays."""
+    wanted = os.fsencode(line(state))
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(file, flags, 0o600)
+    except OSError as error:
+        raise IsoenvError(f"cannot open {file}: {files.reason(error)}") from None
+    try:
+        flock.acquire(descriptor, PATIENCE)
+        found = files.read(file, LIMIT) or b""
+        if b"\n" + wanted in b"\n" + found:
+            return
+        # One write: whoever else appends comes before it or after it.
+        os.write(descriptor, (b"\n" if found and not found.endswith(b"\n") else b"") + wanted)
+    except OSError as error:
+        raise IsoenvError(f"cannot write to {file}: {files.reason(error)}") from None
+    finally:
+        os.close(descriptor)
