@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from isoenv import entering, pruning
-from isoenv.agents import surroundings
+from isoenv.agents import leases
 from isoenv.registry import Registry
 
 if TYPE_CHECKING:
@@ -27,5 +27,5 @@ def prune(event: Event, patience: float) -> None:
     with Registry(event.state, patience) as registry:
         for orphan in pruning.orphans(caller, registry):
             git_dir = orphan.lease.git_dir
-            if git_dir and surroundings.is_worktree(git_dir) and not orphan.kept_because:
+            if git_dir and leases.is_worktree(git_dir) and not orphan.kept_because:
                 pruning.remove(caller, registry, orphan, purge=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from isoenv import files, flock, paths
+from isoenv import __version__, files, flock, paths
 from isoenv.errors import IsoenvError
 
 # More than the hooks of any agent write for one session, in bytes.
@@ -18,16 +19,33 @@ def write(state: str) -> str:
     from isoenv import scripts
 
     file = paths.agent_env_file(state)
-    content = os.fsencode(scripts.hook("bash", no_prompt=True))
+    content = os.fsencode(scripts.hook("bash", no_prompt=True)) + _mark()
     if files.read(file, LIMIT) != content:
         paths.make_private(state)
         files.replace(file, content)
     return file
 
 
-def is_written(state: str) -> bool:
-    """Whether there is a file for BASH_ENV, of this version or another."""
-    return os.path.exists(paths.agent_env_file(state))
+def is_current(state: str) -> bool:
+    """Whether the file for BASH_ENV is there, written by this version: seen by its last line."""
+    try:
+        return (files.read(paths.agent_env_file(state), LIMIT) or b"").endswith(_mark())
+    except IsoenvError:
+        return False
+
+
+def _mark() -> bytes:
+    """Return the line that says from what the file was made: script, version, interpreter."""
+    package = os.path.dirname(os.path.abspath(__file__)).rpartition("/")[0]
+    made_from = [__version__, os.path.dirname(sys.executable)]
+    for script in (f"{package}/_shell/env.sh", f"{package}/../shell/env.sh"):
+        try:
+            status = os.stat(script)
+        except OSError:
+            continue
+        made_from += [str(status.st_mtime_ns), str(status.st_size)]
+        break
+    return os.fsencode(f"# {made_from!a}\n")
 
 
 def line(state: str) -> str:

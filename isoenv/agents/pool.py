@@ -11,22 +11,25 @@ import time
 from typing import TYPE_CHECKING
 
 from isoenv import context, files, flock, paths
+from isoenv.agents import sessions, surroundings
+from isoenv.agents.sessions import PLACE
+from isoenv.coordination import reaping
 from isoenv.errors import IsoenvError, NotTrustedError
 
 if TYPE_CHECKING:
     from isoenv.agents.claude import Event
-    from isoenv.coordination.session import Handle
+    from isoenv.agents.sessions import Window
 
 METRIC = "agents"
 TOOLS = ("Task", "Agent")
-# Who has been let in and has not started; with the time, and the id of the tool's use.
-PLACE = "place"
 # Seconds that a place is held: a person may have refused the tool meanwhile.
 HELD = 120.0
 
 
 def refusal(event: Event) -> str | None:
     """Return why one agent more must not start, or None, with a place for it taken."""
+    from isoenv.agents.claude import plain
+
     if event.fields.get("tool_name") not in TOOLS:
         return None
     caller = event.caller()
@@ -38,33 +41,26 @@ def refusal(event: Event) -> str | None:
         context.require_trust(here)
     except NotTrustedError:
         return None
-    session = event.session()
-    assert session is not None  # noqa: S101  # registered by the call
+    window = sessions.need(event, surroundings.where_known(event))
     descriptor = _locked(event.state)
     try:
-        _leave_stale(session)
-        agents = session.agents()
-        place = f"{PLACE} {int(time.time())} {event.fields.get('tool_use_id') or os.getpid()}"
-        if any(_use(known) == _use(place) for known in agents):
+        _leave_stale(window)
+        agents = window.store.agents(window.id)
+        use = plain(event.fields.get("tool_use_id") or str(os.getpid()))
+        place = f"{PLACE} {int(time.time())} {use}"
+        if any(_use(known) == use for known in agents):
             return None
-        running = session.metrics.total(METRIC)
+        reaping.reap(window.store, reaping.BOUND)
+        running = window.store.total(METRIC)
         if running >= limit:
             return (
                 f"{running:g} agents are running and `[limits] agents` of isoenv.toml is {limit}: "
                 "wait until one has finished, or do this without another agent"
             )
-        session.agent_started(place, PLACE)
+        window.store.agent_started(window.id, place, PLACE)
     finally:
         os.close(descriptor)
     return None
-
-
-def arrived(session: Handle) -> None:
-    """Give back the place of the agent that has started; the oldest, for all are alike."""
-    for known in session.agents():
-        if known.startswith(f"{PLACE} "):
-            session.agent_ended(known)
-            return
 
 
 def _use(place: str) -> str:
@@ -72,12 +68,12 @@ def _use(place: str) -> str:
     return rest.partition(" ")[2] if kind == PLACE else ""
 
 
-def _leave_stale(session: Handle) -> None:
-    for known in session.agents():
+def _leave_stale(window: Window) -> None:
+    for known in window.store.agents(window.id):
         kind, _, rest = known.partition(" ")
         since = rest.partition(" ")[0]
         if kind == PLACE and since.isdigit() and time.time() - int(since) > HELD:
-            session.agent_ended(known)
+            window.store.agent_ended(window.id, known)
 
 
 def _locked(state: str) -> int:

@@ -10,91 +10,108 @@ import os
 import sys
 
 from isoenv import liveness
-from isoenv.coordination.session import Handle
-from isoenv.coordination.store import open_store
+from isoenv.coordination import addresses
 from isoenv.errors import IsoenvError
 
 TYPE_CHECKING = False  # importing typing costs an agent's every event more than all of this
 if TYPE_CHECKING:
     from isoenv.agents.claude import Event
-    from isoenv.coordination.records import Place, Record
+    from isoenv.agents.surroundings import Where
+    from isoenv.coordination.records import Place
     from isoenv.coordination.store.sqlite import SqliteStore
 
 LABEL = "claude"
 # What may stand between Claude Code and the command of a hook.
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "env", "timeout"))
-# More windows than ever resume one session at once.
-MOST = 100
+# A subagent that was let in and has not started; behind it the time and the id of the tool's use.
+PLACE = "place"
 
 
-def own(event: Event, *, start: bool) -> Handle | None:
-    """Return the event's session; where there is none, a new one, or with ``start`` False None."""
-    from isoenv.agents import claude
+class Window:
+    """A session as an event needs it: its store, its id and name, and the instance it is in.
 
-    name = event.text("session_id")
-    store = open_store(event.state, claude.PATIENCE)
-    pid = _process_of(event)
-    found = _find(store, name, pid)
-    if found is None and start:
-        found = _register(store, event, name, pid, _place_known(event))
-    if found is None:
-        store.close()
-        return None
-    return Handle(store, found)
-
-
-def arrive(event: Event, place: Place | None) -> None:
-    """Register the session of the event in a place, or move it there.
-
-    Another session of the same window is over: its SessionEnd has not come.
+    ``place`` is the key of a project, a slot and a name, each None where there is none.
     """
-    session = event.session()
-    assert session is not None  # noqa: S101  # registered by the call
-    store = session.store
-    if place is not None and session.record.place != place:
-        store.set_place(session.id, place)
-    if event.name == "SessionStart":
-        process = session.record.process
-        others = [
-            record.id
-            for record in store.sessions()
-            if record.process == process and LABEL in record.labels and record.id != session.id
-        ]
-        if others:
-            from isoenv.coordination import reaping
 
-            reaping.remove(store, others)
+    __slots__ = ("id", "name", "place", "store")
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        session_id: str,
+        name: str,
+        place: tuple[str | None, int | None, str | None],
+    ) -> None:
+        """Keep the fields as they are."""
+        self.store = store
+        self.id = session_id
+        self.name = name
+        self.place = place
+
+    def addresses(self) -> list[bytes]:
+        """Return the addresses under which the session finds its messages."""
+        return [addresses.of_session(self.id), addresses.of_name(self.name)]
 
 
-def _find(store: SqliteStore, name: str, pid: int) -> Record | None:
-    """Return the session of that name that lives with the process; a second window has a number."""
+def find(event: Event) -> Window | None:
+    """Return the event's session, if it is registered."""
+    return _find(event, _process_of(event))
+
+
+def need(event: Event, where: Where | None = None) -> Window:
+    """Return the event's session, registered where that has not been done."""
+    pid = _process_of(event)
+    return _find(event, pid) or _register(event, pid, where)
+
+
+def move(window: Window, where: Where) -> None:
+    """Record where the session is now."""
+    key, _, slot, name = where
+    if window.place != (key, slot, name):
+        window.store.set_place(window.id, _place(where))
+        window.place = key, slot, name
+
+
+def leave_place(window: Window) -> None:
+    """Give back the place of a subagent that has started; the oldest, for all are alike."""
+    for known, kind in window.store.agents(window.id).items():
+        if kind == PLACE:
+            window.store.agent_ended(window.id, known)
+            return
+
+
+def _find(event: Event, pid: int) -> Window | None:
     start = liveness.start_of(pid)
-    for number in range(1, MOST):
-        found = store.find(name if number == 1 else f"{name}-{number}")
-        if found is None:
-            return None
-        if (found.process.pid, found.process.start) == (pid, start):
-            return found
-    return None
+    found = event.store().window(event.text("session_id"), pid, -1 if start is None else start)
+    return Window(event.store(), found[0], found[1], found[2:]) if found else None
 
 
-def _register(store: SqliteStore, event: Event, name: str, pid: int, place: Place | None) -> Record:
-    from isoenv.coordination import registering
+def _register(event: Event, pid: int, where: Where | None) -> Window:
+    """Register the session. Another one of the same window is over: its end was not said."""
+    from isoenv.coordination import reaping, registering
 
-    labels = {LABEL: name}
+    store, name = event.store(), event.text("session_id")
+    labels, place = {LABEL: name}, _place(where) if where else None
     if title := event.fields.get("session_title"):
         labels["title"] = title
     record = registering.draft(registering.identify(pid), name, place, labels)
-    return registering.start(store, record, new=True)
+    others = [
+        other.id
+        for other in store.sessions()
+        if other.process == record.process and LABEL in other.labels
+    ]
+    reaping.remove(store, others)
+    made = registering.start(store, record, new=True)
+    known = (where[0], where[2], where[3]) if where else (None, None, None)
+    return Window(store, made.id, made.name or made.id, known)
 
 
-def _place_known(event: Event) -> Place | None:
-    from isoenv.agents import surroundings
+def _place(where: Where) -> Place:
+    from isoenv.coordination.records import Place
+    from isoenv.models import Project
 
-    try:
-        return surroundings.place_known(event)
-    except IsoenvError:
-        return None
+    key, project, slot, name = where
+    return Place(Project(key, project), slot, name)
 
 
 def _process_of(event: Event) -> int:

@@ -9,24 +9,21 @@ from __future__ import annotations
 import os
 
 from isoenv import generated, launch, paths
+from isoenv.agents import leases
 from isoenv.errors import IsoenvError
 
 TYPE_CHECKING = False  # importing typing costs an agent's every event more than all of this
 if TYPE_CHECKING:
-    from typing import Any
-
     from isoenv.agents.claude import Event
-    from isoenv.coordination.records import Place
+
+    # Key and name of a project, slot and name of an instance of it.
+    Where = tuple[str, str, int, str]
 
 # Of more ports than these the agent is told where to find them.
 PORTS_SHOWN = 8
-_LEASES = """
-SELECT project.key, project.name, slot, lease.name, root, git_dir, inode
-FROM lease JOIN project ON project.id = project_id
-"""
 
 
-def here(event: Event) -> tuple[Place | None, str]:
+def here(event: Event) -> tuple[Where | None, str]:
     """Return where the event's directory belongs, and the line about it for the model.
 
     A checkout that asks for an environment gets its lease here, if that takes no waiting.
@@ -36,7 +33,7 @@ def here(event: Event) -> tuple[Place | None, str]:
         from isoenv.agents import claude, entry
 
         ready = entry.ready(event, claude.PATIENCE) if ready is None else ready
-    return _place(event, ready), _line(ready)
+    return _where(event, ready), _line(ready)
 
 
 def known(event: Event) -> str:
@@ -47,32 +44,12 @@ def known(event: Event) -> str:
         return ""
 
 
-def place_known(event: Event) -> Place | None:
+def where_known(event: Event) -> Where | None:
     """Return where the event's directory belongs, leasing nothing."""
-    return _place(event, _ready(event))
-
-
-def give_back(event: Event) -> None:
-    """Give back the leases of linked worktrees that git no longer lists."""
-    rows = _rows(event.state)
-    if any(row[5] is not None and _seems_gone(os.fsdecode(row[5]), row[6]) for row in rows):
-        from isoenv.agents import claude, entry
-
-        entry.prune(event, claude.PATIENCE)
-
-
-def is_worktree(git_dir: str) -> bool:
-    """Whether this is what git keeps for a linked worktree."""
-    return os.path.basename(os.path.dirname(git_dir)) == "worktrees"
-
-
-def _seems_gone(git_dir: str, inode: str | None) -> bool:
-    if not is_worktree(git_dir):
-        return False
     try:
-        return str(os.lstat(git_dir).st_ino) != str(inode)
-    except OSError:
-        return True
+        return _where(event, _ready(event))
+    except IsoenvError:
+        return None
 
 
 def _ready(event: Event) -> generated.Ready | None:
@@ -86,12 +63,12 @@ def _ready(event: Event) -> generated.Ready | None:
     return ready if ready and generated.is_fresh(ready, launch.clean(event.environ)) else None
 
 
-def _place(event: Event, ready: generated.Ready | None) -> Place | None:
+def _where(event: Event, ready: generated.Ready | None) -> Where | None:
     """Return the instance of what is ready, else the one that the directory's lease is of."""
     base = launch.base_of(event.directory())
     if base is None:
         return None
-    rows = _rows(event.state)
+    rows = leases.rows(event.state)
     variables = ready.variables if ready else {}
     name, slot = variables.get("ISOENV_PROJECT"), variables.get("ISOENV_INSTANCE")
     root = ready.root if ready else base
@@ -101,30 +78,8 @@ def _place(event: Event, ready: generated.Ready | None) -> Place | None:
         found = [row for row in found if row in same] or same
     if not found:
         return None
-    from isoenv.coordination.records import Place
-    from isoenv.models import Project
-
     key, project, number, instance = found[0][:4]
-    return Place(Project(os.fsdecode(key), project), number, instance)
-
-
-def _rows(state: str) -> list[Any]:
-    """Return the leases of the registry, read without waiting; none where it cannot be read."""
-    file = paths.registry_file(state)
-    if not os.path.exists(file):
-        return []
-    import sqlite3
-
-    from isoenv.agents import claude
-
-    try:
-        connection = sqlite3.connect(file, timeout=claude.PATIENCE)
-        try:
-            return connection.execute(_LEASES).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise IsoenvError(f"cannot read the registry {file}: {error}: `isoenv doctor`") from None
+    return os.fsdecode(key), project, number, instance
 
 
 def _line(ready: generated.Ready | None) -> str:

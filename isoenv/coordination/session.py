@@ -48,11 +48,6 @@ class Handle:
         return self._record.name
 
     @property
-    def store(self) -> Store:
-        """Where the session is registered."""
-        return self._store
-
-    @property
     def record(self) -> Record:
         """What the store knew of the session when it was registered or looked up."""
         return self._record

@@ -54,6 +54,14 @@ if TYPE_CHECKING:
         def brief_nameless(self, pid: int, start: int) -> tuple[str, str | None] | None:
             """Return the same of the session without a name of a process that lives here."""
 
+        def window(
+            self, name: str, pid: int, start: int
+        ) -> tuple[str, str, str | None, int | None, str | None] | None:
+            """Return a process's session of that name, perhaps with a number behind it.
+
+            That is its id, its name, and key, slot and name of its instance.
+            """
+
         def sessions(self) -> list[Record]:
             """Return all sessions, the oldest first, dead or alive."""
 

@@ -65,12 +65,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
                 f" VALUES ({', '.join('?' * len(values))}, ?)",
                 (*values, time.time_ns()),
             )
-            if record.place and record.place.slot is not None:
-                address = addresses.of_instance(record.place.project.key, record.place.slot)
-                connection.execute(
-                    "UPDATE delivery SET address = ? WHERE address = ?",
-                    (addresses.of_session(record.id), address),
-                )
+            _collect(connection, record.id, record.place)
         pipes.wake(waiting)
         return record
 
@@ -97,6 +92,24 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         return _brief(
             self.rows(f"{_BRIEF} pid = ? AND start = ? AND name IS NULL LIMIT 1", (pid, start))
         )
+
+    def window(
+        self, name: str, pid: int, start: int
+    ) -> tuple[str, str, str | None, int | None, str | None] | None:
+        """Return a process's session of that name, or of that name with a number behind it.
+
+        That is its id, its name, and key, slot and name of its instance.
+        """
+        rows = self.rows(
+            "SELECT id, name, project_key, slot, instance FROM session"
+            " WHERE pid = ?1 AND start = ?2"
+            " AND (name = ?3 OR substr(name, 1, length(?3) + 1) = ?3 || '-') LIMIT 1",
+            (pid, start, name),
+        )
+        if not rows:
+            return None
+        session_id, found, key, slot, instance = rows[0]
+        return session_id, found, None if key is None else os.fsdecode(key), slot, instance
 
     def sessions(self) -> list[Record]:
         """Return all sessions, the oldest first, dead or alive."""
@@ -145,8 +158,15 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
 
     def set_place(self, session_id: str, place: Place | None) -> bool:
         """Record where a session belongs now; False where there is no such session."""
-        change = "project_key = ?, project = ?, slot = ?, instance = ?"
-        return self._update(session_id, change, *_place_values(place))
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                "UPDATE session SET project_key = ?, project = ?, slot = ?, instance = ?"
+                " WHERE id = ?",
+                (*_place_values(place), session_id),
+            )
+            if cursor.rowcount > 0:
+                _collect(connection, session_id, place)
+        return cursor.rowcount > 0
 
     def _update(self, session_id: str, change: str, *values: object) -> bool:
         with self.transaction() as connection:
@@ -155,6 +175,16 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
                 (*values, session_id),
             )
         return cursor.rowcount > 0
+
+
+def _collect(connection: sqlite3.Connection, session_id: str, place: Place | None) -> None:
+    """Give a session what waits for the first one of its instance."""
+    if place and place.slot is not None:
+        waiting = addresses.of_instance(place.project.key, place.slot)
+        connection.execute(
+            "UPDATE delivery SET address = ? WHERE address = ?",
+            (addresses.of_session(session_id), waiting),
+        )
 
 
 def _find(connection: sqlite3.Connection, column: str, value: str) -> Record | None:

@@ -194,7 +194,9 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _messages(rows: Iterable[tuple[int, str, str, bytes, float]]) -> list[Message]:
+def _messages(rows: Sequence[tuple[int, str, str, bytes, float]]) -> list[Message]:
+    if not rows:
+        return []
     from isoenv.coordination.records import Message
 
     return [
