@@ -11,8 +11,9 @@
 # Under `set -x` the script is traced, not this.
 { case $- in *x*) __isoenv_trace=1 && set +x ;; *) __isoenv_trace= ;; esac; } 2>/dev/null
 
-# A shell that has the hook has all this, in functions of the same names.
-if ! command -v _isoenv_hook >/dev/null 2>&1; then
+# A shell that has the hook has all this, in functions of the same names. Agents give their shells
+# a snapshot of a shell's functions, without its variables and its prompt: that is no hook.
+if [ -z "${__isoenv_command-}" ] || ! command -v _isoenv_hook >/dev/null 2>&1; then
   # The separators of the undo record, which isoenv/envdiff.py describes: US and RS, as they are,
   # because no shell has a builtin that makes them.
   __isoenv_us=''

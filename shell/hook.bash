@@ -508,6 +508,11 @@ function __isoenv_sort() {
 #
 
 function isoenv() {
+  # In an agent's snapshot of a shell's functions there is nothing that this could act on.
+  if [[ -z ${__isoenv_command-} ]]; then
+    \builtin command isoenv "$@"
+    \builtin return
+  fi
   \builtin local "__isoenv_status=0"
   case $#:${1-} in
     1:on)

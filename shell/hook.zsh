@@ -428,6 +428,11 @@ function __isoenv_say_loaded() {
 #
 
 function isoenv() {
+  # In an agent's snapshot of a shell's functions there is nothing that this could act on.
+  if [[ -z "${__isoenv_command-}" ]]; then
+    \builtin command isoenv "$@"
+    \builtin return
+  fi
   case "$#:${1-}" in
     (1:on)
       \builtin typeset -g __isoenv_off='' __isoenv_failed=''

@@ -119,7 +119,9 @@ def is_ignored(file: str) -> bool:
     import git
 
     try:
-        repository = git.Repo(os.path.dirname(file), search_parent_directories=True)
+        repository = git.Repo(
+            os.path.dirname(file), search_parent_directories=True, expand_vars=False
+        )
         return bool(repository.ignored(file))
     except (git.InvalidGitRepositoryError, git.NoSuchPathError, git.GitCommandError, OSError):
         return True

@@ -8,13 +8,15 @@ from isoenv import liveness
 from isoenv.coordination import place, registering
 from isoenv.coordination.session import Handle
 from isoenv.coordination.store import open_store
-from isoenv.errors import UsageError
+from isoenv.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from isoenv.context import Caller
 
 # The id or name of the session that a process and its children act as.
 VARIABLE = "ISOENV_SESSION"
+# What Claude Code says of itself to its commands: the name that its hooks have registered it by.
+CLAUDE_VARIABLE = "CLAUDE_CODE_SESSION_ID"
 
 
 def named(caller: Caller, asked: str | None) -> Handle:
@@ -36,5 +38,10 @@ def named_or_nameless(caller: Caller, asked: str | None) -> Handle:
     if asked or caller.environ.get(VARIABLE):
         return named(caller, asked)
     store = open_store(caller.state)
+    if name := caller.environ.get(CLAUDE_VARIABLE):
+        try:
+            return Handle(store, registering.named(store, name))
+        except NotFoundError:
+            pass
     where = place.find(caller.environ, caller.directory)
     return Handle(store, registering.nameless(store, liveness.parent(), where))
