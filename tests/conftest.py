@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -388,3 +391,105 @@ def listener() -> Iterator[Callable[[str, int], socket.socket]]:
     yield listener
     for opened in sockets:
         opened.close()
+
+
+# Claude Code as its hooks and commands see it: a process that starts each of them anew.
+CLAUDE = """\
+import json, os, subprocess, sys
+for line in sys.stdin:
+    argv, cwd, environ, given = json.loads(line)
+    done = subprocess.run(
+        argv, cwd=cwd, env={**os.environ, **environ}, input=given.encode(), capture_output=True
+    )
+    said = [done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr)]
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Claude:
+    """A window of Claude Code: it reads its settings, calls its hooks, and runs commands.
+
+    ``env_files`` are those that its hooks were given, one for each event; commands read them in
+    front, as the Bash tool does.
+    """
+
+    def __init__(self, directory: Path, session_id: str, env: Mapping[str, str | None]) -> None:
+        program = directory / "claude"
+        program.write_text(CLAUDE)
+        given = {**os.environ, **env}
+        environ = {name: value for name, value in given.items() if value is not None}
+        self.process = subprocess.Popen(
+            [sys.executable, program], env=environ, stdin=PIPE, stdout=PIPE, text=True
+        )
+        self.directory = directory
+        self.session_id = session_id
+        self.env_files: list[Path] = []
+        self.settings: dict[str, Any] = {}
+
+    def read_settings(self, file: Path) -> None:
+        """Start with these settings, from then on."""
+        self.settings = json.loads(file.read_text())
+
+    def event(self, name: str, cwd: Path | str, **fields: str) -> list[tuple[int, str, str]]:
+        """Call the hooks of an event; return of each its exit code and what it printed."""
+        event = {"hook_event_name": name, "session_id": self.session_id, "cwd": str(cwd), **fields}
+        environ = dict(self.settings.get("env", {}))
+        if name in ("SessionStart", "CwdChanged"):
+            self.env_files.append(self.directory / f"env-{len(self.env_files)}.sh")
+            environ["CLAUDE_ENV_FILE"] = str(self.env_files[-1])
+        return [
+            self.run(["sh", "-c", hook["command"]], "/", environ, json.dumps(event))
+            for group in self.settings["hooks"].get(name, [])
+            if re.fullmatch(group.get("matcher", ".*"), fields.get("tool_name", ""))
+            for hook in group["hooks"]
+        ]
+
+    def bash(self, command: str, cwd: Path, *, env_files: bool = True) -> str:
+        """Run a command as the Bash tool does, which must succeed; return what it printed."""
+        files = [file for file in self.env_files if env_files and file.exists()]
+        script = "".join(file.read_text() for file in files) + f"eval {shlex.quote(command)}"
+        environ = self.settings.get("env", {})
+        code, stdout, stderr = self.run(["bash", "-c", script], str(cwd), environ, "")
+        assert (code, stderr) == (0, ""), stderr
+        return stdout
+
+    def run(
+        self, argv: list[str], cwd: str, environ: Mapping[str, str], given: str
+    ) -> tuple[int, str, str]:
+        """Run a program as a child of the window."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([argv, cwd, environ, given]) + "\n")
+        self.process.stdin.flush()
+        code, stdout, stderr = json.loads(self.process.stdout.readline())
+        return code, stdout, stderr
+
+    def kill(self) -> None:
+        """End the window as the kernel does when memory is short."""
+        self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """End the window without a word to its hooks."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+@pytest.fixture
+def claude(tmp_path: Path) -> Iterator[Callable[..., Claude]]:
+    """Open windows of Claude Code: ``claude("session-id", NAME="value")``."""
+    windows: list[Claude] = []
+
+    def claude(session_id: str = "5e551011", **env: str | None) -> Claude:
+        directory = tmp_path / f"window-{len(windows)}"
+        directory.mkdir()
+        windows.append(Claude(directory, session_id, env))
+        return windows[-1]
+
+    yield claude
+    for window in windows:
+        window.close()

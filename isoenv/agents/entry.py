@@ -21,11 +21,8 @@ def ready(event: Event, patience: float) -> generated.Ready | None:
 
 def prune(event: Event, patience: float) -> None:
     """Give back the leases of linked worktrees that are proven gone, and unused."""
-    from isoenv.context import Caller
-
-    caller = Caller("/", event.environ)
-    with Registry(event.state, patience) as registry:
-        for orphan in pruning.orphans(caller, registry):
+    with Registry(event.state, patience=patience) as registry:
+        for orphan in pruning.orphans(registry):
             git_dir = orphan.lease.git_dir
             if git_dir and leases.is_worktree(git_dir) and not orphan.kept_because:
-                pruning.remove(caller, registry, orphan, purge=False)
+                pruning.LeaseItem(registry, orphan.lease.name, None, orphan.lease).remove()

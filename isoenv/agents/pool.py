@@ -24,6 +24,8 @@ METRIC = "agents"
 TOOLS = ("Task", "Agent")
 # Seconds that a place is held: a person may have refused the tool meanwhile.
 HELD = 120.0
+# Seconds to wait for others who ask: many come at once, and the limit is to hold for them all.
+PATIENCE = 0.8
 
 
 def refusal(event: Event) -> str | None:
@@ -41,7 +43,9 @@ def refusal(event: Event) -> str | None:
         context.require_trust(here)
     except NotTrustedError:
         return None
+    # All that takes time comes before the lock.
     window = sessions.need(event, surroundings.where_known(event))
+    reaping.reap(window.store, reaping.BOUND)
     descriptor = _locked(event.state)
     try:
         _leave_stale(window)
@@ -50,7 +54,6 @@ def refusal(event: Event) -> str | None:
         place = f"{PLACE} {int(time.time())} {use}"
         if any(_use(known) == use for known in agents):
             return None
-        reaping.reap(window.store, reaping.BOUND)
         running = window.store.total(METRIC)
         if running >= limit:
             return (
@@ -78,14 +81,12 @@ def _leave_stale(window: Window) -> None:
 
 def _locked(state: str) -> int:
     """Open and lock what all who ask for a place queue on; the kernel frees it with the file."""
-    from isoenv.agents import claude
-
     file = f"{paths.coordination_file(state)}.pool"
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise IsoenvError(f"cannot open {file}: {files.reason(error)}") from None
-    if not flock.acquire(descriptor, claude.PATIENCE):
+    if not flock.acquire(descriptor, PATIENCE):
         os.close(descriptor)
-        raise IsoenvError(f"{file} is locked by another process for {claude.PATIENCE:g} s")
+        raise IsoenvError(f"{file} is locked by another process for {PATIENCE:g} s")
     return descriptor
