@@ -74,7 +74,7 @@ class Event:
         self.context: list[str] = []
         self.refusal: str | None = None
         self._store: SqliteStore | None = None
-        self._after: list[Callable[[], None]] = []
+        self._after: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
     def text(self, key: str) -> str:
         """Return a field that has to be there, as text that can be written down."""
@@ -109,9 +109,9 @@ class Event:
             self._store = open_store(self.state, PATIENCE)
         return self._store
 
-    def afterwards(self, step: Callable[[], None]) -> None:
-        """Do this once the answer is written."""
-        self._after.append(step)
+    def afterwards(self, step: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Do this once the answer is written, and something else if it cannot be."""
+        self._after.append((step, otherwise))
 
     def answer(self, write: Callable[[str], None]) -> None:
         """Write what the agent is to read."""
@@ -122,8 +122,13 @@ class Event:
             said["additionalContext"] = "\n".join(self.context)
         if self.refusal is not None:
             said |= {"permissionDecision": "deny", "permissionDecisionReason": self.refusal}
-        write(f'{{"hookSpecificOutput": {_json(said)}}}\n')
-        for step in self._after:
+        try:
+            write(f'{{"hookSpecificOutput": {_json(said)}}}\n')
+        except OSError as error:
+            for _, otherwise in self._after:
+                otherwise()
+            raise IsoenvError(f"cannot write to standard output: {files.reason(error)}") from None
+        for step, _ in self._after:
             step()
 
     def close(self) -> None:

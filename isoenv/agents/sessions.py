@@ -81,8 +81,8 @@ def leave_place(window: Window) -> None:
 
 
 def _find(event: Event, pid: int) -> Window | None:
-    start = liveness.start_of(pid)
-    found = event.store().window(event.text("session_id"), pid, -1 if start is None else start)
+    name, start = event.text("session_id"), liveness.start_of(pid)
+    found = event.store().window(name, pid, -1 if start is None else start)
     return Window(event.store(), found[0], found[1], found[2:]) if found else None
 
 
@@ -90,7 +90,7 @@ def _register(event: Event, pid: int, where: Where | None) -> Window:
     """Register the session. Another one of the same window is over: its end was not said."""
     from isoenv.coordination import reaping, registering
 
-    store, name = event.store(), event.text("session_id")
+    name, store = event.text("session_id"), event.store()
     labels, place = {LABEL: name}, _place(where) if where else None
     if title := event.fields.get("session_title"):
         labels["title"] = title
