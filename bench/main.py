@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import agents
 import behaviours
 import commands
 import coordination
@@ -37,6 +38,7 @@ SECTIONS: dict[str, int] = {
     "exec": 60,
     "scripts": 60,
     "services": 60,
+    "agents": 40,
     "leases": 3,
     "databases": 7,
     "coordination": 20,
@@ -140,6 +142,7 @@ def _tables(
             "exec": lambda: commands.measure_exec(place, rounds["exec"]),
             "scripts": lambda: commands.measure_scripts(place, rounds["scripts"]),
             "services": lambda: services.measure(world, found, rounds["services"]),
+            "agents": lambda: agents.measure(place, rounds["agents"]),
             "leases": lambda: leases.measure(world, found, size, rounds["leases"]),
             "databases": lambda: databases.measure(world, found, megabytes, rounds["databases"]),
             "coordination": lambda: coordination.measure(

@@ -33,6 +33,7 @@ OF_ALL = {
     "services": 6,
     "coordination": 18,
     "locks": 2,
+    "agents": 7,
 }
 
 
