@@ -123,7 +123,7 @@ class Event:
         if self.refusal is not None:
             said |= {"permissionDecision": "deny", "permissionDecisionReason": self.refusal}
         try:
-            write(f'{{"hookSpecificOutput": {_json(said)}}}\n')
+            write(f'{{"hookSpecificOutput": {spelled(said)}}}\n')
         except OSError as error:
             for _, otherwise in self._after:
                 otherwise()
@@ -160,7 +160,8 @@ def _fields(given: bytes) -> dict[str, str]:
     return dict(found)
 
 
-def _json(fields: Mapping[str, str]) -> str:
+def spelled(fields: Mapping[str, str]) -> str:
+    """Return a JSON object."""
     import sqlite3
 
     connection = sqlite3.connect(":memory:")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from isoenv import liveness
 from isoenv.coordination import addresses
@@ -25,6 +26,8 @@ LABEL = "claude"
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "env", "timeout"))
 # A subagent that was let in and has not started; behind it the time and the id of the tool's use.
 PLACE = "place"
+# What the session ids of Claude Code are made of, and no longer than this.
+HEX, LONGEST = frozenset("0123456789abcdef-"), 100
 
 
 class Window:
@@ -88,22 +91,39 @@ def _find(event: Event, pid: int) -> Window | None:
 
 def _register(event: Event, pid: int, where: Where | None) -> Window:
     """Register the session. Another one of the same window is over: its end was not said."""
-    from isoenv.coordination import reaping, registering
-
     name, store = event.text("session_id"), event.store()
-    labels, place = {LABEL: name}, _place(where) if where else None
+    _check_name(name)
+    start = liveness.start_of(pid)
+    if start is None:
+        raise IsoenvError(f"process {pid} of Claude Code is gone: no session registered")
+    from isoenv.agents.claude import spelled
+    from isoenv.coordination import reaping
+
+    others = [each for each, labels in store.of_process(pid, start) if f'"{LABEL}":' in labels]
+    reaping.remove(store, others)
+    labels = {LABEL: name}
     if title := event.fields.get("session_title"):
         labels["title"] = title
-    record = registering.draft(registering.identify(pid), name, place, labels)
-    others = [
-        other.id
-        for other in store.sessions()
-        if other.process == record.process and LABEL in other.labels
-    ]
-    reaping.remove(store, others)
-    made = registering.start(store, record, new=True)
-    known = (where[0], where[2], where[3]) if where else (None, None, None)
-    return Window(store, made.id, made.name or made.id, known)
+    session_id = f"{time.strftime('%Y%m%d_%H%M%S')}_{pid}_{os.urandom(4).hex()}"
+    key, project, slot, instance = where or (None, None, None, None)
+    # The columns of the store, in their order: a Record would be half of an event's time.
+    values = (
+        *(session_id, name, "ACTIVE", pid, start, liveness.inode_of(pid), liveness.boot_id()),
+        *(liveness.namespace(), liveness.hostname()),
+        *(None if key is None else os.fsencode(key), project, slot, instance),
+        *(spelled(labels), time.time(), time.monotonic_ns(), time.time()),
+    )
+    made = reaping.register(store, lambda is_gone: store.begin(values, is_gone, new=True))
+    return Window(store, session_id, made or name, (key, slot, instance))
+
+
+def _check_name(name: str) -> None:
+    """Raise UsageError for what cannot be the name of a session; a UUID can."""
+    if "-" in name and len(name) <= LONGEST and HEX.issuperset(name):
+        return
+    from isoenv.coordination import registering
+
+    registering.check_name(name)
 
 
 def _place(where: Where) -> Place:

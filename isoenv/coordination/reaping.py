@@ -9,10 +9,13 @@ from isoenv import liveness, paths
 
 TYPE_CHECKING = False  # importing typing costs a status line more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
 
     from isoenv.coordination.records import Record
     from isoenv.coordination.store import Pulse, Store
+
+    Made = TypeVar("Made")
 
 # How many processes are looked at on the way, by calls that are about something else.
 BOUND = 64
@@ -55,6 +58,25 @@ def find(store: Store, limit: int | None = None, max_age: float = MAX_AGE) -> li
 
 def _is_absent(pulse: Pulse, present: frozenset[str]) -> bool:
     return bool(present) and str(pulse[1]) not in present and liveness.is_near(*pulse[4:7])
+
+
+def register(store: Store, start: Callable[[Callable[[Pulse], bool]], Made]) -> Made:
+    """Register a session by ``start``, and clean up after dead ones on the way.
+
+    ``start`` is given what tells whether a session that has the name is gone, and may go.
+    """
+    gone: list[str] = []
+
+    def makes_way(holder: Pulse) -> bool:
+        if not is_gone(holder):
+            return False
+        gone.append(holder[0])
+        return True
+
+    made = start(makes_way)
+    remove_directories(store.state, gone)
+    reap(store, BOUND)
+    return made
 
 
 def remove(store: Store, ids: Sequence[str]) -> None:

@@ -43,18 +43,7 @@ def start(store: Store, record: Record, *, new: bool = False) -> Record:
 
     Raises IsoenvError where a live session has the name, unless ``new`` asks for another.
     """
-    gone: list[str] = []
-
-    def is_gone(holder: Record) -> bool:
-        if not reaping.is_gone(reaping.pulse_of(holder)):
-            return False
-        gone.append(holder.id)
-        return True
-
-    made = store.start(record, is_gone, new=new)
-    reaping.remove_directories(store.state, gone)
-    reaping.reap(store, reaping.BOUND)
-    return made
+    return reaping.register(store, lambda is_gone: store.start(record, is_gone, new=new))
 
 
 def check_name(name: str) -> None:

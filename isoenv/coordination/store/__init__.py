@@ -35,12 +35,17 @@ if TYPE_CHECKING:
         def close(self) -> None:
             """Close the store."""
 
-        def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
+        def start(self, record: Record, is_gone: Callable[[Pulse], bool], *, new: bool) -> Record:
             """Add a session. A name that another holds is an error, or with ``new`` made another.
 
             ``is_gone`` tells whether a session that holds the name is dead: it makes way. What
             was sent to its instance while that had no session is for the first that comes.
             """
+
+        def begin(
+            self, values: tuple[object, ...], is_gone: Callable[[Pulse], bool], *, new: bool
+        ) -> str | None:
+            """Add a session by the values of its columns, as ``start`` does; return its name."""
 
         def find(self, word: str) -> Record | None:
             """Return the session of that id or name."""
@@ -61,6 +66,9 @@ if TYPE_CHECKING:
 
             That is its id, its name, and key, slot and name of its instance.
             """
+
+        def of_process(self, pid: int, start: int) -> list[tuple[str, str]]:
+            """Return the ids of a process's sessions, each with its labels as a JSON object."""
 
         def sessions(self) -> list[Record]:
             """Return all sessions, the oldest first, dead or alive."""

@@ -27,47 +27,55 @@ _SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
 
 # How many values one statement takes in every SQLite.
 CHUNK = 500
+_PULSE = "SELECT id, pid, start, inode, boot, namespace, host, beat, beaten_at FROM session"
 _BRIEF = "SELECT id, project_key FROM session WHERE"
 
 
 class SqliteStore(LockTables, MessageTables, MetricTables):
     """Sessions, metrics, messages and locks in one database; see ``Store`` for each call."""
 
-    def start(self, record: Record, is_gone: Callable[[Record], bool], *, new: bool) -> Record:
+    def start(self, record: Record, is_gone: Callable[[Pulse], bool], *, new: bool) -> Record:
         """Add a session. A name that another holds is an error, or with ``new`` made another.
 
         What was sent to its instance while that had no session is for the first that comes.
         """
         from dataclasses import replace
 
-        from isoenv.coordination.store import pipes
+        return replace(record, name=self.begin(_values(record), is_gone, new=new))
+
+    def begin(
+        self, values: tuple[object, ...], is_gone: Callable[[Pulse], bool], *, new: bool
+    ) -> str | None:
+        """Add a session by the values of its columns, as ``start`` does; return its name."""
         from isoenv.errors import IsoenvError
 
+        session_id, wanted, *rest = values
         waiting: list[bytes] = []
         with self.transaction() as connection:
-            name, number = record.name, 1
-            while name is not None and (holder := _find(connection, "name", name)):
+            name, number = wanted, 1
+            while name is not None and (holder := _pulse(connection, name)):
                 if is_gone(holder):
-                    waiting += waiting_for(connection, [holder.id])
-                    _delete(connection, [holder.id])
+                    waiting += waiting_for(connection, [holder[0]])
+                    _delete(connection, [holder[0]])
                 elif new:
                     number += 1
-                    name = f"{record.name}-{number}"
+                    name = f"{wanted}-{number}"
                 else:
                     raise IsoenvError(
-                        f"{name} is the name of session {holder.id}, process {holder.process.pid}:"
+                        f"{name} is the name of session {holder[0]}, process {holder[1]}:"
                         f" `isoenv session start --name {name} --new` takes the next free one"
                     )
-            record = replace(record, name=name)
-            values = _values(record)
             connection.execute(
                 f"INSERT INTO session ({_COLUMNS}, checked)"  # noqa: S608  # a constant
                 f" VALUES ({', '.join('?' * len(values))}, ?)",
-                (*values, time.time_ns()),
+                (session_id, name, *rest, time.time_ns()),
             )
-            _collect(connection, record.id, record.place)
-        pipes.wake(waiting)
-        return record
+            _collect(connection, str(session_id))
+        if waiting:
+            from isoenv.coordination.store import pipes
+
+            pipes.wake(waiting)
+        return None if name is None else str(name)
 
     def find(self, word: str) -> Record | None:
         """Return the session of that id or name."""
@@ -111,6 +119,10 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         session_id, found, key, slot, instance = rows[0]
         return session_id, found, None if key is None else os.fsdecode(key), slot, instance
 
+    def of_process(self, pid: int, start: int) -> list[tuple[str, str]]:
+        """Return the ids of a process's sessions, each with its labels as a JSON object."""
+        return self.rows("SELECT id, labels FROM session WHERE pid = ? AND start = ?", (pid, start))
+
     def sessions(self) -> list[Record]:
         """Return all sessions, the oldest first, dead or alive."""
         return [_record(row) for row in self.rows(f"{_SELECT} ORDER BY started_at, id")]
@@ -125,8 +137,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
     def pulses(self, limit: int | None = None) -> list[Pulse]:
         """Return the sessions' processes, the longest unchecked first."""
         return self.rows(
-            "SELECT id, pid, start, inode, boot, namespace, host, beat, beaten_at FROM session"
-            " ORDER BY checked LIMIT ?",
+            f"{_PULSE} ORDER BY checked LIMIT ?",
             (-1 if limit is None else limit,),
         )
 
@@ -165,7 +176,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
                 (*_place_values(place), session_id),
             )
             if cursor.rowcount > 0:
-                _collect(connection, session_id, place)
+                _collect(connection, session_id)
         return cursor.rowcount > 0
 
     def _update(self, session_id: str, change: str, *values: object) -> bool:
@@ -177,19 +188,19 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         return cursor.rowcount > 0
 
 
-def _collect(connection: sqlite3.Connection, session_id: str, place: Place | None) -> None:
+def _collect(connection: sqlite3.Connection, session_id: str) -> None:
     """Give a session what waits for the first one of its instance."""
-    if place and place.slot is not None:
-        waiting = addresses.of_instance(place.project.key, place.slot)
+    sql = "SELECT project_key, slot FROM session WHERE id = ? AND slot IS NOT NULL"
+    for key, slot in connection.execute(sql, (session_id,)).fetchall():
         connection.execute(
             "UPDATE delivery SET address = ? WHERE address = ?",
-            (addresses.of_session(session_id), waiting),
+            (addresses.of_session(session_id), addresses.of_instance(os.fsdecode(key), slot)),
         )
 
 
-def _find(connection: sqlite3.Connection, column: str, value: str) -> Record | None:
-    row = connection.execute(f"{_SELECT} WHERE {column} = ?", (value,)).fetchone()
-    return _record(row) if row else None
+def _pulse(connection: sqlite3.Connection, name: object) -> Pulse | None:
+    found: Pulse | None = connection.execute(f"{_PULSE} WHERE name = ?", (name,)).fetchone()
+    return found
 
 
 def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] | None:
