@@ -12,7 +12,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from isoenv import directories, files, filesystems, identity, paths
+from isoenv import directories, files, identity, mounts, paths
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def of_lease(registry: Registry, lease: Lease) -> list[str]:
 
 def objection(registry: Registry, directory: str) -> str | None:
     """Return why a directory has to stay, though the instance is gone."""
-    if point := filesystems.mounted_below(directory):
+    if point := mounts.mounted_below(directory):
         return f"{point} is mounted"
     for other in registry.leases():
         if identity.is_gone(other):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Other hosts write to these too, or the host of a virtual machine does: a lock of this kernel
 # is none of theirs, or is passed on to a server that may forget it.
 SHARED = {
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4"),
-    *("orangefs", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
+    *("gpfs", "orangefs", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
 }
 # Of what a program serves (FUSE), the kinds that are on this host alone.
 LOCAL_FUSE = {
@@ -45,23 +49,41 @@ def table() -> bytes:
         return b""
 
 
-def find(path: str, mountinfo: bytes) -> Mount | None:
-    """Return the mount that an absolute path without symbolic links is on, if the table says."""
-    found = None
+def parse(mountinfo: bytes) -> Iterator[Mount]:
+    """Yield the mounts of a table; of two at one place the later one hides the earlier."""
     for line in mountinfo.splitlines():
+        # A variable number of optional fields ends in a hyphen.
         fields, _, rest = line.partition(b" - ")
         try:
             _, _, device, _, raw, *_ = fields.split(b" ")
             major, _, minor = device.partition(b":")
-            mount = Mount(_unescape(raw), rest.split(b" ")[0].decode(), (int(major), int(minor)))
+            yield Mount(_unescape(raw), rest.split(b" ")[0].decode(), (int(major), int(minor)))
         except ValueError:
             continue
-        # Of two at one place the later one hides the earlier.
+
+
+def find(path: str, mountinfo: bytes) -> Mount | None:
+    """Return the mount that an absolute path without symbolic links is on, if the table says."""
+    found = None
+    for mount in parse(mountinfo):
         if _is_below(path, mount.directory) and (
             found is None or len(mount.directory) >= len(found.directory)
         ):
             found = mount
     return found
+
+
+def shared_kind(path: str) -> str | None:
+    """Return the kind of a file system of several hosts that a path is on, None on a local one."""
+    found = find(os.path.realpath(path), table())
+    return found.kind if found and found.is_shared else None
+
+
+def mounted_below(path: str) -> str | None:
+    """Return a directory at or below a path that something is mounted on, if there is one."""
+    real = os.path.realpath(path)
+    found = (mount.directory for mount in parse(table()))
+    return next((directory for directory in found if _is_below(directory, real)), None)
 
 
 def _unescape(raw: bytes) -> str:

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from isoenv import __version__, filesystems, registry_mirror
+from isoenv import __version__, mounts, registry_mirror
 from isoenv.registry_schema import FIRST_TABLES, MIGRATIONS, TABLES, VERSION
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def make(
     connection = connect(file, patience)
     try:
         # A write-ahead log needs memory that all processes share: not to be had over a network.
-        mode = "DELETE" if filesystems.shared_kind(file) else "WAL"
+        mode = "DELETE" if mounts.shared_kind(file) else "WAL"
         connection.execute(f"PRAGMA journal_mode = {mode}")
         _prepare(connection)
         connection.executescript(f"BEGIN IMMEDIATE; {TABLES}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isoenv import (
     __version__,
     files,
-    filesystems,
+    mounts,
     paths,
     rebuilding,
     registry_file,
@@ -161,7 +161,7 @@ class OpenRegistry(Queries):
 
     def _warn_of_network(self) -> None:
         """Note once that the state directory is on a file system that several hosts may share."""
-        kind = filesystems.shared_kind(self.state)
+        kind = mounts.shared_kind(self.state)
         if kind is None:
             return
         marker = f"{self.state}/{kind}.said"

@@ -11,13 +11,12 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from isoenv import context, paths
+from isoenv import context, mounts, paths
 from isoenv.diagnosis import state, survey
 from isoenv.models import Project
 from isoenv.registry import Registry
@@ -173,37 +172,13 @@ def test_a_stopped_process_that_keeps_the_lock_is_named(directory: Path) -> None
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize(
-    ("above", "below", "expected"),
-    [
-        (("/", "ext4"), ("/home", "nfs4"), "nfs4"),
-        (("/", "nfs"), ("/home/you/.local/state", "ext4"), "ext4"),
-        (("/home", "9p"), ("/home/you/.local/stat", "ext4"), "9p"),
-        (("/home", "ext4"), ("/home", "virtiofs"), "virtiofs"),
-        (("/home", "cifs"), ("/", "ext4"), "cifs"),
-    ],
-)
-def test_the_file_system_is_that_of_the_nearest_mount(
-    above: tuple[str, str],
-    below: tuple[str, str],
-    expected: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    mounts = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in (above, below)]
-    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
-    assert state.file_system("/home/you/.local/state/isoenv") == expected
-    assert (expected in state.NETWORK) == (expected != "ext4")
-
-
 def test_a_state_directory_on_a_network_is_said(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = state.file_system(str(directory))
-    assert real
-    assert real not in state.NETWORK
-    monkeypatch.setattr(state, "NETWORK", frozenset((real,)))
+    line = b"9 1 0:40 / %s rw - nfs4 server:/home rw\n" % os.fsencode(directory)
+    monkeypatch.setattr(mounts, "table", lambda: line)
     found = only("state-network")
-    assert f"{directory} is on a {real} file system" in found.message
+    assert f"{directory} is on a nfs4 file system" in found.message
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

@@ -63,3 +63,18 @@ def test_a_file_system_of_several_hosts_is_told_from_a_local_one(
     kind: str, *, is_shared: bool
 ) -> None:
     assert mounts.Mount("/", kind, (8, 1)).is_shared == is_shared
+
+
+def test_only_a_file_system_of_several_hosts_has_a_shared_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mounts, "table", lambda: TABLE)
+    assert mounts.shared_kind("/home/you/.local/state") == "nfs4"
+    assert mounts.shared_kind("/etc") is None
+
+
+def test_what_is_mounted_at_or_below_a_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "table", lambda: TABLE)
+    assert mounts.mounted_below("/home/you") == "/home/you/local disk"
+    assert mounts.mounted_below("/srv") == "/srv"
+    assert mounts.mounted_below("/homework") is None

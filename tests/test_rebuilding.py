@@ -18,10 +18,9 @@ import pytest
 from isoenv import (
     context,
     entering,
-    filesystems,
     leasing,
     lock_holders,
-    paths,
+    mounts,
     registry_schema,
     trust,
 )
@@ -836,41 +835,12 @@ def test_a_moved_checkout_is_served_where_nothing_can_be_written(
 
 # -- network file systems -------------------------------------------------------------------------
 
-MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 22 0:40 / /home rw,relatime shared:2 master:1 - nfs4 server:/home rw,vers=4.2
-31 30 0:41 / /home/me/my\040disk rw - ext4 /dev/sdb1 rw
-32 22 0:42 / /mnt rw - ext4 /dev/sdc1 rw
-33 32 0:43 / /mnt rw - 9p share rw
-34 22 0:44 / /srv rw - virtiofs share rw
-35 22 0:45 / /smb\134share rw - cifs //server/share rw
-no line at all
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/var/lib", "ext4"),
-        ("/home/me/.local/state/isoenv", "nfs4"),
-        ("/home/me/my disk/state", "ext4"),
-        ("/homeless", "ext4"),
-        ("/home", "nfs4"),
-        ("/mnt/state", "9p"),
-        ("/srv", "virtiofs"),
-        ("/smb\\share/x", "cifs"),
-        ("/", "ext4"),
-    ],
-)
-def test_the_file_system_of_a_path_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
-    assert filesystems.kind_of(path, MOUNTS) == kind
-    assert filesystems.kind_of(path, b"") is None
-
 
 @pytest.fixture
 def network(state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory, as if it were on NFS."""
     line = b"9 1 0:40 / %s rw - nfs4 server:/home rw\n" % os.fsencode(state)
-    monkeypatch.setattr(filesystems, "table", lambda: line)
+    monkeypatch.setattr(mounts, "table", lambda: line)
     return state
 
 
@@ -910,9 +880,3 @@ def test_a_registry_with_a_log_keeps_it_on_a_network_file_system(
         assert journal_mode(registry) == "wal"
         (note,) = registry.take_notes()
         assert "is on nfs4, and its registry has a write-ahead log: " in note
-
-
-def test_the_table_of_this_machine_is_read() -> None:
-    assert filesystems.kind_of("/proc/self", filesystems.table()) == "proc"
-    assert filesystems.shared_kind("/proc/self") is None
-    assert paths.registry_file("/x") == "/x/registry.db"

@@ -9,7 +9,7 @@ import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from isoenv import files, host_directory, paths, registry_schema
+from isoenv import files, host_directory, mounts, paths, registry_schema
 from isoenv.diagnosis.finding import FIX, Finding
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 
 # Bytes that a lease may need, with room for the journal.
 SPACE = 1 << 20
-# Where locks and memory that is shared between processes are not to be relied on.
-NETWORK = frozenset(
-    (
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "afpfs", "webdav", "coda"),
-        *("9p", "virtiofs", "vboxsf", "prl_fs", "ceph", "lustre", "gpfs", "beegfs", "orangefs"),
-        *("fuse.sshfs", "fuse.glusterfs", "fuse.vmhgfs-fuse", "fuse.ceph", "fuse.s3fs"),
-        *("fuse.rclone", "fuse.gcsfuse", "fuse.davfs", "fuse.grpcfuse"),
-    )
-)
 # Kinds of findings after which no lease can be looked at.
 UNREADABLE = ("registry-damaged", "registry-unreadable", "registry-newer")
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -94,8 +85,7 @@ def _disk(state: str) -> Iterator[Finding]:
     elif (free := _free(state)) < SPACE:
         message = f"the disk of {state} has {free // 1024} KiB left"
         yield Finding("state-full", message, f"make room: `df {state}`", file=state)
-    kind = file_system(state)
-    if kind in NETWORK:
+    if kind := mounts.shared_kind(state):
         yield Finding(
             "state-network",
             f"{state} is on a {kind} file system, where locks are not to be relied on",
@@ -107,23 +97,6 @@ def _disk(state: str) -> Iterator[Finding]:
 def _free(state: str) -> int:
     found = os.statvfs(state)
     return found.f_bavail * found.f_frsize
-
-
-def file_system(directory: str) -> str | None:
-    """Return the type of the file system that a directory is on, as mount(8) calls it."""
-    import psutil
-
-    real = f"{os.path.realpath(directory)}/"
-    above = [
-        found
-        for found in psutil.disk_partitions(all=True)
-        if real.startswith(f"{found.mountpoint.rstrip('/')}/")
-    ]
-    # Of two on one directory the later one is seen.
-    nearest = max(
-        enumerate(above), key=lambda each: (len(each[1].mountpoint), each[0]), default=None
-    )
-    return nearest[1].fstype if nearest else None
 
 
 def registry(state: str) -> Iterator[Finding]:
