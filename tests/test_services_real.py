@@ -125,6 +125,65 @@ requires = ["postgres"]
             socket.create_connection(("127.0.0.1", each))
 
 
+def test_up_makes_the_databases_between_their_server_and_what_needs_them(
+    serving: Serving, postgres_data: tuple[Path, list[str]], free_port: Callable[[], int]
+) -> None:
+    data, as_user = postgres_data
+    run = [*as_user, program("postgres"), "-D", f"{data}/db", "-k", str(data)]
+    serve = "http.server as s; s.test(s.SimpleHTTPRequestHandler, port={ports.web})"
+    app = f"import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']); import {serve}"
+    serving.configure(
+        f"""
+[services.postgres]
+run = {[*run, "-p", "{ports.postgres}"]}
+health = "tcp:{{ports.postgres}}"
+[services.app]
+run = ["{sys.executable}", "-c", "{app}"]
+health = "http://127.0.0.1:{{ports.web}}/"
+requires = ["postgres"]
+[databases.main]
+url = "{{env.DATABASE_URL}}"
+[databases.file]
+url = "sqlite:///shop-{{id}}.db"
+""",
+        f"""[env]
+DATABASE_URL = "postgresql://aibot@127.0.0.1:{{ports.postgres}}/shop_{{id}}"
+[setup]
+run = ["cd / && {" ".join(as_user)} {program("initdb")} -U aibot -A trust -D {data}/db"]""",
+    )
+    port = free_port()
+    text = (serving.root / "isoenv.toml").read_text()
+    text = text.replace("[ports]\n", f"[ports]\npostgres = {port}\n")
+    (serving.root / "isoenv.toml").write_text(text)
+    done = serving.run("up")
+    assert done.returncode == 0, done.stderr
+    assert serving.states() == {"postgres": "healthy", "app": "healthy"}
+    told = [
+        line.split()[1:3]
+        for line in done.stderr.splitlines()
+        if " after " in line or " made " in line
+    ]
+    assert told == [
+        ["made", f"{serving.root}/shop-0.db"],
+        ["postgres", "is"],
+        ["made", "shop_0"],
+        ["app", "is"],
+    ]
+    done = serving.run("up")
+    assert "made" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    # What cannot be made is said, and what runs goes on running.
+    text = text.replace(
+        'url = "{env.DATABASE_URL}"', 'url = "{env.DATABASE_URL}"\ntemplate = "no_such"'
+    )
+    (serving.root / "isoenv.toml").write_text(text.replace("shop_{id}", "other_{id}"))
+    done = serving.run("up")
+    assert done.returncode == 1
+    assert "no_such" in done.stderr
+    assert serving.states()["postgres"] == "healthy"
+    assert serving.run("down").returncode == 0
+
+
 UVICORN_APP = """
 import os
 async def app(scope, receive, send):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from isoenv.cli import output, progress, start
+from isoenv.databases import awaited
 from isoenv.services import logs, order, record, setup, starting, stopping
 from isoenv.services.failure import ServiceError
 
@@ -22,12 +23,18 @@ LAST_WORDS = 10
 
 
 def bring_up(target: Target) -> None:
-    """Start the services that are meant and what they require, each when the one before is up."""
+    """Start the services that are meant and what they require, each when the one before is up.
+
+    Databases that are missing are made as soon as the server answers that they belong on.
+    """
     names = order.starting(target.services, target.names)
     # Whatever `down` says from now on is meant for all of them.
     cancellations = {name: record.cancellation(target.plans[name].place) for name in names}
+    databases = awaited.Awaited(target.selected, target.environment, start.say)
+    databases.make()
     setup.run(target.setup, start.say)
     if not names:
+        databases.make(last=True)
         start.say(f"{target.title} has no services: `[services.NAME]` in isoenv.toml makes one")
         return
     for name in names:
@@ -39,6 +46,7 @@ def bring_up(target: Target) -> None:
             show_last_words(error)
             raise
         start.say(_said(plan, done))
+        databases.make(last=name == names[-1])
 
 
 def _said(plan: Plan, done: starting.Started) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from isoenv.context import Caller
     from isoenv.instances import Selected
-    from isoenv.models import Service
+    from isoenv.models import Environment, Service
     from isoenv.services.plans import Plan
     from isoenv.services.setup import Setup
 
@@ -30,6 +30,7 @@ class Target:
     """
 
     selected: Selected
+    environment: Environment
     plans: Mapping[str, Plan]
     setup: Setup
     left_over: Mapping[str, Plan]
@@ -96,7 +97,7 @@ def of(caller: Caller, instance: str | None, names: Sequence[str], *, lease: boo
         root = environment.instance.root
         todo = setup.of(selected, registry, environ, root)
         left = plans.left_over(todo.place, found.keys())
-        target = Target(selected, found, todo, left, tuple(names))
+        target = Target(selected, environment, found, todo, left, tuple(names))
     for name in names:
         if name not in found and (lease or name not in left):
             known = ", ".join(found) or "none"

@@ -51,14 +51,26 @@ def create_missing(
     Each is told through ``say``, also one that is there already.
     """
     found = targets.of(selected, environment)
-    _make_dirs(selected, environment)
     for target in found:
-        start, desk = time.monotonic(), _desk(selected, say, timeout)
-        if open_database(target, desk).create():
-            say(f"made {target.place}{_origin(target)} in {time.monotonic() - start:.1f} s")
-        else:
+        if not create(target, selected, environment, say, timeout):
             say(f"{target.place} is there")
     return len(found)
+
+
+def create(
+    target: Target,
+    selected: Selected,
+    environment: Environment,
+    say: Callable[[str], None],
+    timeout: float = PATIENCE,
+) -> bool:
+    """Make one of these databases if it is missing, and tell; return whether it was."""
+    _make_dirs(selected, environment)
+    start, desk = time.monotonic(), _desk(selected, say, timeout)
+    is_made = open_database(target, desk).create()
+    if is_made:
+        say(f"made {target.place}{_origin(target)} in {time.monotonic() - start:.1f} s")
+    return is_made
 
 
 def drop(
