@@ -31,7 +31,7 @@ OF_ALL = {
     "leases": 8,
     "databases": 5,
     "services": 6,
-    "coordination": 18,
+    "coordination": 17,
     "locks": 2,
     "agents": 7,
 }

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
             """Return how many sessions there are, or how many of a project."""
 
         def pulses(self, limit: int | None = None) -> list[Pulse]:
-            """Return the sessions' processes, the longest unchecked first."""
+            """Return the sessions' processes: so many that were longest unchecked, or all."""
 
         def check_off(self, ids: Sequence[str]) -> None:
             """Put sessions at the end of the order of ``pulses``."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 VERSION = 1
 
-# What belongs to a session is deleted with it by hand: cascades would take three times as long.
+# What belongs to a session is deleted with it by hand, for cascades would take three times as
+# long, and sessions have few indexes: each makes a clean-up dearer than the scans it saves.
 TABLES = """
 -- A live process that has registered itself. The first six columns after the state say which
 -- process (isoenv.process.Identity); `beat` is CLOCK_MONOTONIC in ns, comparable within one boot.
@@ -28,9 +29,6 @@ CREATE TABLE session (
   beaten_at REAL NOT NULL,
   checked INTEGER NOT NULL -- when its process was last looked at: only the order counts
 ) WITHOUT ROWID;
-CREATE INDEX session_checked ON session (checked);
-CREATE INDEX session_process ON session (pid, start);
-CREATE INDEX session_instance ON session (project_key, slot);
 CREATE TABLE metric (
   name TEXT NOT NULL,
   session_id TEXT NOT NULL,

@@ -25,6 +25,14 @@ _COLUMNS = (
 )
 _SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
 
+# What goes with a session, and the column that says so.
+_OWNED = (
+    ("session", "id"),
+    ("metric", "session_id"),
+    ("agent", "session_id"),
+    ("waiter", "session_id"),
+    ("delivery", "address"),
+)
 # How many values one statement takes in every SQLite.
 CHUNK = 500
 _PULSE = "SELECT id, pid, start, inode, boot, namespace, host, beat, beaten_at FROM session"
@@ -135,10 +143,11 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         return found
 
     def pulses(self, limit: int | None = None) -> list[Pulse]:
-        """Return the sessions' processes, the longest unchecked first."""
-        return self.rows(
-            f"{_PULSE} ORDER BY checked LIMIT ?",
-            (-1 if limit is None else limit,),
+        """Return the sessions' processes: so many that were longest unchecked, or all."""
+        return (
+            self.rows(_PULSE)
+            if limit is None
+            else self.rows(f"{_PULSE} ORDER BY checked LIMIT ?", (limit,))
         )
 
     def check_off(self, ids: Sequence[str]) -> None:
@@ -211,16 +220,21 @@ def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] |
 
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    # Of most kinds there is nothing at all, which is seen at once.
+    owned = [
+        (table, column)
+        for table, column in _OWNED
+        if connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608  # of this module
+    ]
     for first in range(0, len(ids), CHUNK):
         chunk = ids[first : first + CHUNK]
         marks = ", ".join("?" * len(chunk))
-        for column in ("session.id", "metric.session_id", "agent.session_id", "waiter.session_id"):
-            table, _, name = column.partition(".")
-            connection.execute(f"DELETE FROM {table} WHERE {name} IN ({marks})", chunk)  # noqa: S608  # of this module
-        connection.execute(
-            f"DELETE FROM delivery WHERE address IN ({marks})",  # noqa: S608  # likewise
-            [addresses.of_session(session_id) for session_id in chunk],
-        )
+        for table, column in owned:
+            values = map(addresses.of_session, chunk) if table == "delivery" else chunk
+            connection.execute(
+                f"DELETE FROM {table} WHERE {column} IN ({marks})",  # noqa: S608  # of this module
+                tuple(values),
+            )
 
 
 def _process_values(process: Identity) -> tuple[object, ...]:
