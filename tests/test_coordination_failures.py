@@ -9,6 +9,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +65,8 @@ def fails(isoenv: Isoenv, words: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"short", b"no database at all " * 100, b"SQLite format 3\0" + b"\xff" * 8000]
+    "content",
+    [b"", b"x", b"short", b"no database at all " * 100, b"SQLite format 3\0" + b"\xff" * 8000],
 )
 def test_a_corrupt_database_is_said_and_left_as_it_is(
     isoenv: Isoenv, database: Path, content: bytes
@@ -215,6 +218,17 @@ def test_a_gate_that_nobody_opens_again_is_said(
     os.close(held)
     with Session("bot") as me:
         assert me.metrics.add("agents") == 1
+
+
+def test_who_writes_past_the_gate_is_waited_for(database: Path) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE delivery SET taken_at = 1")
+        timer = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+        timer.start()
+        with Session("bot") as me:
+            assert me.metrics.add("agents") == 1
+        timer.join()
 
 
 def test_an_error_in_a_transaction_undoes_it_and_locks_nobody_out(database: Path) -> None:

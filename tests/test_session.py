@@ -166,6 +166,51 @@ def test_a_forked_child_leaves_the_session_to_its_parent(store: Store) -> None:
     assert store.find("bot") is None
 
 
+def test_no_connection_is_carried_across_a_fork() -> None:
+    """SQLite must not be: a child would write without the locks that it takes itself to hold."""
+
+    def opened() -> list[str]:
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        found = [os.readlink(link) for link in links if os.path.islink(link)]
+        return [path for path in found if "coordination.db" in path]
+
+    with Session("bot") as me:
+        me.metrics.add("agents", 1)
+        assert opened()
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.write(writing, str(opened()).encode())
+            me.metrics.add("agents", 2)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.read(reading, 1000) == b"[]"
+        os.close(reading)
+        os.close(writing)
+        assert me.metrics.get("agents") == 3
+
+
+def test_a_fork_waits_for_the_transaction_of_another_thread(store: Store) -> None:
+    with Session("bot") as me:
+        begun = threading.Event()
+
+        def change() -> None:
+            with store.transaction() as connection:  # type: ignore[attr-defined]
+                begun.set()
+                time.sleep(0.2)
+                connection.execute("UPDATE session SET state = 'IDLE'")
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        begun.wait()
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if me.state == "IDLE" and store.add_metric(me.id, "agents", 1) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        thread.join()
+        assert me.metrics.add("agents", 1) == 2
+
+
 def test_a_session_serves_several_threads() -> None:
     with Session() as me:
         threads = [

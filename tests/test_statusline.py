@@ -301,6 +301,7 @@ def test_it_never_waits_for_input(five: Session, isoenv: Isoenv, kind: str) -> N
         stdin=reading,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        timeout=120,
         check=True,
     )
     os.close(reading)

@@ -275,17 +275,17 @@ def test_a_waiter_is_woken_by_what_comes_and_by_nothing_else(
     ):
         waiter = store.waiter(bot.id)
         store.send(sender, address, b"now", 60)
-        assert waiter.wait(600)
+        assert waiter.wait(120)
         waiter.close()
     waiter = store.waiter(bot.id)
     store.send(sender, addresses.of_session(other.id), b"not for it", 60)
     assert not waiter.wait(0.01)
     texts(store, bot, "killed")
     store.give_back(["killed"])
-    assert waiter.wait(600)
+    assert waiter.wait(120)
     assert not waiter.wait(0.01)
     store.remove([bot.id])
-    assert waiter.wait(600)
+    assert waiter.wait(120)
     waiter.close()
 
 

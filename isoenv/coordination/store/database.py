@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from _thread import allocate_lock  # threading itself costs a status line its import
+from _thread import allocate_lock, get_ident  # threading itself costs a status line its import
 
 from isoenv import flock, paths
 from isoenv.coordination.store.schema import TABLES, VERSION
@@ -42,25 +42,33 @@ class Database:
         self._lock = allocate_lock()
         self._transaction = _Transaction(self)
         self._is_closed = False
+        self._gate = -1
+        self._connection: sqlite3.Connection | None = None
+        # The thread that is writing.
+        self._writer = 0
         self._open()
+        _opened.add(self)
 
     def _open(self) -> None:
-        """Open what is one process's own: neither the connection nor the gate bears a fork."""
-        self._pid = os.getpid()
         paths.make_private(self.state)
-        # Opened when there is something to write: where one may not, one can still read.
-        self._gate = -1
         try:
             # Transactions are begun by hand, for the module's own would be deferred ones.
             self._connection = sqlite3.connect(
                 self.file, timeout=self.patience, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            if self._version() == 0:
-                self._create()
-        except sqlite3.Error as error:
-            raise self.unusable(error) from None
-        if (version := self._version()) > VERSION:
+            self._prepare(self._connection)
+        except BaseException as error:
+            self._release()
+            if isinstance(error, sqlite3.Error):
+                raise self.unusable(error) from None
+            raise
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = _version(connection)
+        if version == 0:
+            self._create(connection)
+        elif version > VERSION:
             raise IsoenvError(
                 f"{self.file} has schema {version}, this isoenv reads up to {VERSION}: "
                 "`pip install --upgrade isoenv`"
@@ -68,46 +76,59 @@ class Database:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection that belongs to this process."""
-        if self._is_closed:
-            raise IsoenvError("the session has ended, and with it what it can do")
-        if self._pid != os.getpid():
-            self._forked = self._connection  # closing the parent's would drop its locks
-            self._lock = allocate_lock()
-            self._close_gate()
+        """The connection, made anew after a fork."""
+        if self._connection is None:
+            if self._is_closed:
+                raise IsoenvError("the session has ended, and with it what it can do")
             self._open()
+        assert self._connection is not None  # noqa: S101  # it has just been opened
         return self._connection
 
     def close(self) -> None:
-        """Close the database; a forked child leaves its parent's alone."""
-        if not self._is_closed and self._pid == os.getpid():
+        """Close the database."""
+        with self._lock:
             self._is_closed = True
-            self._connection.close()
-            self._close_gate()
+            _opened.discard(self)
+            self._release()
 
-    def _close_gate(self) -> None:
+    def _release(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._gate >= 0:
             os.close(self._gate)
+            self._gate = -1
 
-    def _version(self) -> int:
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        return version
+    def park(self) -> None:
+        """Let go of all that a forked child must not have, and keep it so until ``unpark``.
 
-    def _create(self) -> None:
+        Neither SQLite nor a lock on the gate can be shared: the child would write without locks.
+        """
+        if self._writer != get_ident():
+            self._lock.acquire()
+            self._release()
+
+    def unpark(self) -> None:
+        """Go on, with what is opened anew when it is needed."""
+        if self._writer != get_ident():
+            self._lock.release()
+
+    def _create(self, connection: sqlite3.Connection) -> None:
         self._enter_gate()
         try:
             # Somebody else may have made it while this process waited.
-            if self._version() == 0:
+            if _version(connection) == 0:
                 if 0 < os.path.getsize(self.file) < SMALLEST:
                     raise self._corrupt("file is not a database")
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.executescript(
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(
                     f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
         finally:
             self._leave_gate()
 
     def _enter_gate(self) -> None:
+        # Opened when there is something to write: where one may not, one can still read.
         if self._gate < 0:
             self._gate = _opened_gate(f"{self.file}.lock")
         if not flock.acquire(self._gate, self.patience):
@@ -125,10 +146,9 @@ class Database:
 
     def rows(self, sql: str, values: Iterable[object] = ()) -> list[Any]:
         """Return what a query finds, outside any transaction."""
-        connection = self.connection
         try:
             with self._lock:
-                return connection.execute(sql, tuple(values)).fetchall()
+                return self.connection.execute(sql, tuple(values)).fetchall()
         except UnicodeEncodeError:
             # A name that is no Unicode: SQLite can hold it in no row.
             return []
@@ -159,11 +179,12 @@ class _Transaction:
 
     def __enter__(self) -> sqlite3.Connection:
         database = self._database
-        connection = database.connection
         database._lock.acquire()  # noqa: SLF001  # the two are one
         try:
+            connection = database.connection
             database._enter_gate()  # noqa: SLF001  # likewise
             connection.execute("BEGIN IMMEDIATE")
+            database._writer = get_ident()  # noqa: SLF001  # likewise
         except BaseException as error:
             self._leave()
             if isinstance(error, sqlite3.Error):
@@ -189,8 +210,32 @@ class _Transaction:
             raise database.unusable(error) from None
 
     def _leave(self) -> None:
-        self._database._leave_gate()  # noqa: SLF001  # the two are one
+        self._database._writer = 0  # noqa: SLF001  # the two are one
+        self._database._leave_gate()  # noqa: SLF001  # likewise
         self._database._lock.release()  # noqa: SLF001  # likewise
+
+
+_opened: set[Database] = set()
+_parked: list[Database] = []
+
+
+def _before_fork() -> None:
+    for database in list(_opened):
+        database.park()
+        _parked.append(database)
+
+
+def _after_fork() -> None:
+    while _parked:
+        _parked.pop().unpark()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def _opened_gate(name: str) -> int:
