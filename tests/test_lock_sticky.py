@@ -243,6 +243,19 @@ with Session() as me:
     assert int(file.read_text()) == 25 * len(kinds)
 
 
+def test_below_a_named_session_it_must_be_said_who_acts_as_it() -> None:
+    isoenv_ = " ".join(ISOENV)
+    script = f"""
+        {isoenv_} session start --name one >id
+        {isoenv_} lock acquire it --session one
+        {isoenv_} lock run it --timeout 0.1 echo no
+        echo $?
+        ISOENV_SESSION=one {isoenv_} lock run it echo mine
+    """
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "75", "mine"]
+
+
 def test_a_token_that_is_read_by_a_shell_is_had_by_the_shell() -> None:
     isoenv_ = " ".join(ISOENV)
     script = f"""
