@@ -21,6 +21,7 @@ from isoenv import process, scripts
 from isoenv.errors import BusyError, NotFoundError
 from isoenv.models import Service
 from isoenv.services import (
+    commands,
     health,
     locks,
     logs,
@@ -319,6 +320,19 @@ def test_a_run_service_may_have_a_command_for_its_end(plan: plans.Plan, tmp_path
     (tmp_path / "work/stopped").unlink()
     assert stopping.stop([plan], "b") == []
     assert not (tmp_path / "work/stopped").exists()
+
+
+@pytest.mark.parametrize("command", [("sleep", "1000"), ("/nonexistent/command",)])
+def test_a_command_that_does_not_end_it_is_no_excuse(
+    command: tuple[str, ...], plan: plans.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "STOP_TIMEOUT", 0.1)
+    hanging = replace(plan, stop=command)
+    starting.start(hanging, "")
+    assert stopping.stop([hanging], "a") == []
+    found = record.read(plan.place)
+    assert found is not None
+    assert members.find(plan.place, found) == []
 
 
 def test_each_port_of_a_plan_must_be_free(

@@ -25,12 +25,12 @@ STOP_PATIENCE = 10.0
 class Plan:
     """How one service is run. Commands are argument lists, ``environ`` is whole.
 
-    Either ``run``, the process that stays, or ``start``, which ``stop`` ends. ``ports`` must be
-    free before the start, and are free after the stop; ``mentioned`` ones stand in the command,
-    perhaps as those of another service. ``place`` is the directory of its record, ``facts`` are
-    what the record says of the instance; a ``stop`` among them, a list in JSON, is run before the
-    processes are ended. ``prepare`` is called when a ``run`` service is about to be started, and
-    may return another plan for this start.
+    Either ``run``, the process that stays, or ``start``. ``stop`` is what ends that, or what is
+    run before a ``run`` service that is alive is ended. ``ports`` must be free before the start,
+    and are free after the stop; ``mentioned`` ones stand in the command, perhaps as those of
+    another service. ``place`` is the directory of its record, ``facts`` are what the record says
+    of the instance, with a ``stop`` as JSON where only the start knows that. ``prepare`` is called
+    when a ``run`` service is about to be started, and returns the plan for this start.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Plan:
     start_timeout: float = 60.0
     stop_patience: float = STOP_PATIENCE
     facts: Mapping[str, str] = field(default_factory=dict)
-    prepare: Callable[[Plan], Plan] = field(default=lambda plan: plan, repr=False, compare=False)
+    prepare: Callable[[Plan], Plan] | None = None
 
 
 def of(selected: Selected, environment: Environment, environ: Mapping[str, str]) -> dict[str, Plan]:

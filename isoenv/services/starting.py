@@ -86,7 +86,7 @@ def _ensure_runs(plan: Plan, lock: int) -> bool:
                 f"{plan.title} has left processes behind (pid {', '.join(left)}): "
                 f"`isoenv down {plan.name}` ends them"
             )
-    plan = plan.prepare(plan)
+    plan = plan.prepare(plan) if plan.prepare else plan
     require_free(plan)
     _spawn(plan, lock)
     return False

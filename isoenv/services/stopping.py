@@ -73,11 +73,12 @@ def _stop(plan: Plan) -> Stopped:
             f"stop it there, or `rm {plan.place}/record` when it is gone"
         )
     was_up = life is Life.ALIVE or bool(members.find(plan.place, found))
-    if life is Life.ALIVE and (command := found.text("stop")):
+    command = plan.stop or json.loads(found.text("stop") or "null")
+    if life is Life.ALIVE and command:
         record.write(plan.place, found.changed(state=record.STOPPING))
-        # It only has the first word: its processes are ended in any case.
+        # It only has the first word: the processes are ended in any case.
         with suppress(ServiceError):
-            commands.run(plan, json.loads(command), commands.STOP_TIMEOUT)
+            commands.run(plan, command, commands.STOP_TIMEOUT)
     killed = end_run(plan, found)
     return Stopped(time.monotonic() - began, was_up, killed)
 
