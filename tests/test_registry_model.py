@@ -214,6 +214,7 @@ class Leases(RuleBasedStateMachine):
         """Take note of what a checkout was given, which must be what it had."""
         key = Key(tree.user, tree.project, lease.slot)
         assert lease.root
+        self.pass_on(tree, lease)
         told = any("also" in line for line in self.said)
         former = self.own(tree)
         at_key = self.held.get(key)
@@ -235,6 +236,16 @@ class Leases(RuleBasedStateMachine):
             self.resting[former] = lease.token
         self.resting.pop(key, None)
         self.held[key] = Held(tree, lease.name, dict(lease.ports), lease.root, lease.token, told)
+
+    def pass_on(self, tree: Tree, lease: Lease) -> None:
+        """Forget who had a lease before: a copy is the checkout itself where that has gone away."""
+        for key, held in list(self.held.items()):
+            is_same = key[:2] == (tree.user, tree.project) and held.token == lease.token
+            if is_same and held.tree is not tree:
+                assert self.is_away(held), f"{key} was passed on"
+                del self.held[key]
+                if key.slot != lease.slot:
+                    self.resting[key] = held.token
 
     def look_again(self, tree: Tree, *, asked: bool = False) -> None:
         """Find out what a killed process has done for a checkout: all of it, or nothing."""
