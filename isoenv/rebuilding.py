@@ -36,9 +36,12 @@ SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM project WHERE key = ?
 
 def refill(connection: sqlite3.Connection, state: str, file: str) -> int:
     """Fill a new registry, inside its first transaction; return how many instances it has then."""
-    registry_mirror.restore(connection, registry_mirror.read(file))
+    rows, bases = registry_mirror.read(file), list(generated.bases(state))
+    registry_mirror.restore(connection, rows)
+    if rows or bases:
+        _skip_ids(connection)
     seen: set[str] = set()
-    for base in [*_roots(connection), *generated.bases(state)]:
+    for base in [*_roots(connection), *bases]:
         for place in _places(base):
             if place.checkout.token_file not in seen:
                 seen.add(place.checkout.token_file)
@@ -46,10 +49,15 @@ def refill(connection: sqlite3.Connection, state: str, file: str) -> int:
     known = registry_mirror.revision(file) or 0
     connection.execute("UPDATE registry SET revision = ?", (known + 1,))
     (count,) = connection.execute("SELECT count(*) FROM lease").fetchone()
-    if count:
-        start = int.from_bytes(os.urandom(8), "big") >> (64 - ID_BITS)
-        connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?)", (start,))
     return int(count)
+
+
+def _skip_ids(connection: sqlite3.Connection) -> None:
+    """Let new leases have ids that none can have had before."""
+    (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM lease").fetchone()
+    start = last + (int.from_bytes(os.urandom(8), "big") >> (64 - ID_BITS))
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'lease'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('lease', ?)", (start,))
 
 
 def _roots(connection: sqlite3.Connection) -> list[str]:

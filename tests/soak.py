@@ -4,36 +4,45 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from hypothesis import Phase
-
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 100
-# A failure is shown as it was found: shrinking it takes longer than finding it.
-PHASES = (Phase.generate,)
+# Operations of one machine, and machines of one run of hypothesis.
+STEPS, MACHINES = 100, 20
 
 
 def run(seed: int, operations: int) -> Counter[str]:
     """Run machines until so many operations are done; return what has happened."""
     import test_registry_model as model
+    from hypothesis import Phase, settings
     from hypothesis import seed as seeded
-    from hypothesis import settings
     from hypothesis.stateful import run_state_machine_as_test
 
+    # A failure is shown as it was found: shrinking it takes longer than finding it.
+    limits = settings(
+        model.LASTING, max_examples=MACHINES, stateful_step_count=STEPS, phases=(Phase.generate,)
+    )
     rounds = 0
     while model.tally["operations"] < operations:
         rounds += 1
         machine = seeded(seed + rounds)(type("Leases", (model.Leases,), {}))
-        limits = settings(model.LASTING, max_examples=20, stateful_step_count=STEPS, phases=PHASES)
         run_state_machine_as_test(machine, settings=limits)
+        print(f"seed {seed}: {dict(model.tally)}", file=sys.stderr, flush=True)  # noqa: T201  # progress
     return model.tally
+
+
+def start(seed: int, operations: int, home: str) -> subprocess.Popen[str]:
+    """Start a process of its own: the model forks, and its children are killed."""
+    argv = [sys.executable, __file__, f"--seed={seed}", f"--operations={operations}", "--alone"]
+    environ = {**os.environ, "HOME": home, "TMPDIR": home}
+    return subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True)
 
 
 def main() -> None:
@@ -41,19 +50,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--alone", action="store_true", help="one process; print JSON")
     options = parser.parse_args()
+    if options.alone:
+        print(json.dumps(run(options.seed, options.operations)))  # noqa: T201  # for its parent
+        return
     jobs = os.cpu_count() or 1
-    print(f"seed {options.seed}, {jobs} processes", flush=True)  # noqa: T201  # its output
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="isoenv-soak-") as top:
-        os.environ.update(HOME=top, TMPDIR=top)
-        with ProcessPoolExecutor(jobs) as pool:
-            seeds = [options.seed + 1_000_000 * job for job in range(jobs)]
-            done = sum(pool.map(run, seeds, [options.operations // jobs] * jobs), Counter())
-    took = time.monotonic() - began
+    began, done = time.monotonic(), Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="isoenv-soak-") as home:
+        started = [
+            start(options.seed + 1_000_000 * job, -(-options.operations // jobs), home)
+            for job in range(jobs)
+        ]
+        for process in started:
+            printed, _ = process.communicate()
+            if process.returncode:
+                sys.exit(f"seed {options.seed}: a promise was broken, see above")
+            done += Counter(json.loads(printed))
     print(  # noqa: T201  # its output
         f"{done['operations']} operations, {done['killed']} of them killed in the middle, "
-        f"{done['lost']} registries damaged or lost, {took:.0f} s"
+        f"{done['lost']} registries damaged or lost: {time.monotonic() - began:.0f} s in {jobs} "
+        f"processes, seed {options.seed}"
     )
 
 

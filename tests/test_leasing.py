@@ -433,6 +433,27 @@ def test_a_service_added_to_blocks_later_moves_no_other(
     assert len(held) == len(set(held)) == 6
 
 
+def test_a_service_for_which_no_block_is_left_is_said_and_moves_nobody(
+    leases: Leases, make_repo: MakeRepo, worktree: AddWorktree
+) -> None:
+    repo = make_repo("repo")
+    first = next(
+        start
+        for start in range(62000, 64000, 10)
+        if not any(map(ports.is_held, range(start, start + 20)))
+    )
+    trees = [worktree(repo, name) for name in ("one", "two")]
+    lines = in_blocks(first, first + 19, "web")
+    before = [leases.hold(configure(tree, *lines)) for tree in trees]
+    many = [f"port{number}" for number in range(10)]
+    for tree in trees:
+        configure(tree, *in_blocks(first, first + 19, "web", *many))
+        with pytest.raises(IsoenvError, match="no block of 10 ports left in `range`"):
+            leases.hold(tree)
+        assert leases.find(tree) in before
+    assert [leases.hold(configure(tree, *lines)) for tree in trees] == before
+
+
 # -- identity -----------------------------------------------------------------------------------
 
 
