@@ -465,11 +465,9 @@ class Leases(RuleBasedStateMachine):
                 if key.user == user and not self.is_away(held):
                     assert key in leases, f"{key} is lost"
                     found = leases[key]
-                    assert (found.root, dict(found.ports)) == (held.path, held.ports), (
-                        key,
-                        found,
-                        held,
-                    )
+                    now = found.root, dict(found.ports)
+                    assert now == (held.path, held.ports), f"{key} has changed"
+        self.touched.clear()
 
 
 LASTING = settings(
@@ -478,4 +476,4 @@ LASTING = settings(
 
 
 class TestLeases(Leases.TestCase):  # type: ignore[name-defined,misc]  # made by hypothesis
-    settings = settings(LASTING, max_examples=12, stateful_step_count=40)
+    settings = settings(LASTING, max_examples=20, stateful_step_count=40)
