@@ -11,9 +11,16 @@
 # Under `set -x` the script is traced, not this.
 { case $- in *x*) __isoenv_trace=1 && set +x ;; *) __isoenv_trace= ;; esac; } 2>/dev/null
 
-# A shell that has the hook has all this, in functions of the same names. Agents give their shells
-# a snapshot of a shell's functions, without its variables and its prompt: that is no hook.
-if [ -z "${__isoenv_command-}" ] || ! command -v _isoenv_hook >/dev/null 2>&1; then
+# A shell that has the hook has all this, in functions of the same names; without a prompt nobody
+# else calls it. That is so where bash takes a socket for its input, and so itself for a remote
+# shell, which reads ~/.bashrc and no BASH_ENV. Agents start such shells, and give others a snapshot
+# of a shell's functions, without its variables: that is no hook.
+if [ -n "${__isoenv_command-}" ] && command -v _isoenv_hook >/dev/null 2>&1; then
+  case $- in
+    *i*) ;;
+    *) ISOENV_LOG=quiet _isoenv_hook 2>/dev/null || : ;;
+  esac
+else
   # The separators of the undo record, which isoenv/envdiff.py describes: US and RS, as they are,
   # because no shell has a builtin that makes them.
   __isoenv_us=''

@@ -191,16 +191,13 @@ def test_each_command_of_a_session_has_the_ports_of_its_directory(
     ok(claude.event("SubagentStop", first, agent_id="a1", agent_type="Explore"))
     ok(claude.event("SubagentStop", first, agent_id="never started"))
     assert sessions() == {"5e551011": (1, 0)}
-    # Before it is gone there is nothing to give back, and after it the event of before suffices.
-    ok(claude.event("WorktreeRemove", shop, worktree_path=str(first)))
-    assert slots(isoenv, shop) == [0, 1]
     git(shop, "worktree", "remove", str(first))
     assert claude.bash(PRINT, shop) == main
     ok(claude.event("UserPromptSubmit", shop, prompt="and now?"))
     assert sessions() == {"5e551011": (0, 0)}
+    assert slots(isoenv, shop) == [0]
     ok(claude.event("SessionEnd", shop, reason="exit"))
     assert sessions() == {}
-    assert slots(isoenv, shop) == [0]
 
 
 def test_nothing_of_a_session_is_counted_once_it_is_killed(
@@ -319,20 +316,37 @@ def test_a_snapshot_of_the_users_shell_does_not_get_in_the_way(  # noqa: PLR0913
         + f"\nfor name in $({listing} | grep -vE '^{dropped}'); do declare -f $name; done"
         + f" >{snapshot}"
     )
-    options = ["--norc"] if shell == "bash" else ["-f"]
-    subprocess.run([shell, *options, "-c", script], cwd=shop, check=True)
+    run(shell, script, shop)
     assert "isoenv ()" in snapshot.read_text()
-    preamble = claude.env_files[0].read_text()
-    launcher = Path(sys.executable).with_name("isoenv")
-    command = f". {snapshot}\n{preamble}{PRINT}; isoenv port web"
+    preamble = f". {snapshot}\n{claude.env_files[0].read_text()}"
+    assert run(shell, f"{preamble}{PRINT}; isoenv port web", shop) == f"0 {web} shop_0\n{web}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_without_a_prompt_that_has_the_hook_is_in_its_directory_too(
+    window: Callable[..., Claude], shop: Path, web: int, isoenv: Isoenv, shell: str
+) -> None:
+    claude = window()
+    ok(claude.event("SessionStart", shop))
+    # As where bash takes the socket that is its input for the network: it reads ~/.bashrc.
+    hook = isoenv("hook", shell, cwd=shop).stdout
+    preamble = f"{hook}\n{claude.env_files[0].read_text()}"
+    assert run(shell, f"{preamble}{PRINT}; isoenv port web", shop) == f"0 {web} shop_0\n{web}\n"
+
+
+def run(shell: str, script: str, cwd: Path) -> str:
+    """Run a script with none of the user's files, which must succeed and say nothing else."""
+    options = ["--norc"] if shell == "bash" else ["-f"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        [shell, *options, "-c", command],
-        cwd=shop,
-        env={**os.environ, "PATH": f"{launcher.parent}:{os.environ['PATH']}"},
+        [shell, *options, "-c", script],
+        cwd=cwd,
+        env={**os.environ, "PATH": path},
         capture_output=True,
         check=True,
     )
-    assert (done.stdout.decode(), done.stderr) == (f"0 {web} shop_0\n{web}\n", b"")
+    assert done.stderr == b""
+    return done.stdout.decode()
 
 
 def test_what_is_not_allowed_is_said_and_not_loaded(
@@ -356,8 +370,22 @@ def test_a_repository_without_configuration_leases_nothing(
     assert json.loads(isoenv("list", "--all", "--json").stdout)["instances"] == []
 
 
-def test_worktree_create_is_never_asked_for(window: Callable[..., Claude]) -> None:
-    assert "WorktreeCreate" not in window().settings["hooks"]
+def test_what_makes_and_removes_worktrees_is_left_to_git(window: Callable[..., Claude]) -> None:
+    assert not any("Worktree" in event for event in window().settings["hooks"])
+
+
+def test_a_worktree_that_is_still_there_keeps_its_lease(
+    fire: Fire, shop: Path, isoenv: Isoenv, worktree: Callable[[Path, str], Path]
+) -> None:
+    other = worktree(shop, "other")
+    isoenv("exec", ".", "true", cwd=other)
+    event = {"session_id": "s", "cwd": str(shop), "worktree_path": str(other)}
+    fire({"hook_event_name": "WorktreeRemove", **event})
+    assert slots(isoenv, shop) == [1]
+    # Moved away by hand: git lists it still.
+    other.rename(shop.parent / "elsewhere")
+    fire({"hook_event_name": "WorktreeRemove", **event})
+    assert slots(isoenv, shop) == [1]
 
 
 # --- The line in the environment file

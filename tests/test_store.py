@@ -66,7 +66,7 @@ def test_a_name_is_one_sessions_at_a_time(store: Store, add: Callable[..., Recor
         record = Record(new_id(me.pid), "bot", me)
         assert store.start(record, never, new=True).name == expected
     taker = Record(new_id(me.pid), "bot", me)
-    assert store.start(taker, lambda holder: holder.id == first.id, new=False).name == "bot"
+    assert store.start(taker, lambda holder: holder[0] == first.id, new=False).name == "bot"
     assert store.find(first.id) is None
 
 

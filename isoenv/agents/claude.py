@@ -25,7 +25,10 @@ PATIENCE = 0.35
 
 WITH_ENV_FILE = ("SessionStart", "CwdChanged", "Setup", "FileChanged")
 # After these an agent's worktree may be gone.
-PRUNING = ("SessionStart", "CwdChanged", "SubagentStop", "WorktreeRemove", "SessionEnd")
+PRUNING = (
+    *("SessionStart", "UserPromptSubmit", "CwdChanged", "SubagentStop", "WorktreeRemove"),
+    "SessionEnd",
+)
 
 
 def run(environ: Mapping[str, str], given: bytes, write: Callable[[str], None]) -> str | None:

@@ -14,14 +14,14 @@ from isoenv.agents import edits, jsonc
 BASH_ENV, STATUS_LINE = "BASH_ENV", "statusLine"
 # The last part of the file that BASH_ENV names: by it isoenv's own value is known.
 ENV_FILE = "bash-env.sh"
-# What the hook is called for. WorktreeCreate is left out: a hook of that name replaces git's work.
+# What the hook is called for. WorktreeCreate and WorktreeRemove are left out: a hook of the first
+# name takes the place of git, and where one of the second leaves a worktree, Claude Code keeps it.
 EVENTS = (
     "SessionStart",
     "UserPromptSubmit",
     "CwdChanged",
     "SubagentStart",
     "SubagentStop",
-    "WorktreeRemove",
     "SessionEnd",
 )
 # Where an agent starts another; older versions call the tool Task.
