@@ -558,7 +558,7 @@ def test_no_event_waits_for_who_holds_a_lock(
     hold(f"{paths.registry_file(state)}.lock")
     # Who waits as others do would wait for half a minute, twice: the line says how long it was.
     said = fire({"hook_event_name": event, **fields}).stderr
-    assert b"is locked by another process for 0.35 s" in said or event == "SubagentStart"
+    assert b"0.35 s" in said or event == "SubagentStart"
 
 
 @pytest.mark.parametrize("event", ["SessionStart", "SubagentStart", "SubagentStop", "SessionEnd"])

@@ -175,7 +175,9 @@ def test_a_server_is_told_what_is_its_own_and_nothing_of_clients(
     assert environ["SKYPILOT_DEBUG"] == "1"
     missing = {*ties, "SKYPILOT_USER_ID", "SKYPILOT_DISABLE_LOCAL_API_SERVER"}
     assert missing & environ.keys() == set()
-    assert {path.name for path in own.iterdir()} == {".sky", "home", "logs", "tmp", "user_id"}
+    assert {path.name for path in own.iterdir()} == {
+        *(".isoenv-instance", ".sky", "home", "logs", "tmp", "user_id")
+    }
     leader = sky.leader(one.slot)
     assert os.getsid(leader) == os.getpgid(leader) == leader
     assert words_of(Path(f"/proc/{leader}"))[1:5] == [
