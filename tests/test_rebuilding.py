@@ -20,6 +20,7 @@ import pytest
 from isoenv import (
     context,
     entering,
+    flock,
     leasing,
     lock_holders,
     mounts,
@@ -363,13 +364,24 @@ def test_who_opens_it_next_brings_a_mirror_up_to_date(
     assert mirror.read_bytes() == whole
 
 
-def test_a_mirror_is_left_to_who_is_writing(state: Path, trees: list[Path]) -> None:
+def test_a_mirror_is_left_to_who_is_writing(
+    state: Path, trees: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert trees
-    (state / "registry.txt").unlink()
+    waits: list[float | None] = []
+    acquire = flock.acquire
+
+    def recorded(descriptor: int, timeout: float | None) -> bool:
+        waits.append(timeout)
+        return acquire(descriptor, timeout)
+
+    monkeypatch.setattr(flock, "acquire", recorded)
     with writer(state) as holder:
         os.kill(holder.pid, signal.SIGSTOP)
+        (state / "registry.txt").unlink()
         with Registry(str(state)) as registry:
             assert len(registry.leases()) == 4
+    assert waits == [0]
 
 
 def test_a_mirror_that_cannot_be_written_costs_no_lease(
@@ -410,31 +422,42 @@ def test_trust_does_not_hang_on_the_registry(isoenv: Run, state: Path, trees: li
     assert isoenv("port", "web", cwd=trees[1], trusted=False).returncode == 4
 
 
+@contextmanager
+def waiting(
+    state: Path, argv: list[str], trees: list[Path]
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that have looked at the registry and wait to write; they go on afterwards."""
+    gate = state / "registry.db.lock"
+    gate.touch()
+    with gate.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        started = [
+            subprocess.Popen(
+                argv,
+                cwd=tree,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for tree in trees
+        ]
+        deadline = time.monotonic() + 60
+        line = f":{gate.stat().st_ino} "
+        while Path("/proc/locks").read_text().count(line) <= len(trees):
+            assert time.monotonic() < deadline, "they do not wait"
+            time.sleep(0.05)
+        yield started
+
+
 def test_processes_that_find_it_damaged_at_once_rebuild_it_once(
     state: Path, trees: list[Path]
 ) -> None:
     before = kept(state)
     checkpoint(state)
     (state / "registry.db").write_bytes(b"garbage" * 1000)
-    gate = state / "registry.db.lock"
-    with gate.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", "isoenv", "port", "web"],
-                cwd=trees[number % 3],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(6)
-        ]
-        # All of them have seen the damage, and wait.
-        deadline = time.monotonic() + 60
-        waiting = f":{gate.stat().st_ino} "
-        while Path("/proc/locks").read_text().count(waiting) < 7 and time.monotonic() < deadline:
-            time.sleep(0.05)
+    with waiting(state, [sys.executable, "-m", "isoenv", "port", "web"], trees * 2) as started:
+        assert set_aside(state) == []
     done = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0] * 6
     assert sum("is rebuilt with 4 instances" in stderr for _, stderr in done) == 1
@@ -469,19 +492,26 @@ def test_two_files_set_aside_in_one_second_are_two(state: Path) -> None:
         assert len(contents) == count
 
 
+@pytest.mark.parametrize("after", ["registry_mirror.restore", "_recall"])
 def test_a_rebuild_that_is_killed_is_done_again(
-    isoenv: Run, state: Path, trees: list[Path]
+    isoenv: Run, state: Path, trees: list[Path], after: str
 ) -> None:
-    before = kept(state)
+    if after == "_recall":
+        (state / "registry.txt").unlink()
+    before = [(each.lease.slot, each.lease.name) for each in kept(state)]
+    if after == "_recall":
+        # Opened, it has a mirror again. A bare number is in nothing else.
+        (state / "registry.txt").unlink()
+        before = [row for row in before if row[0] != 4]
     code = (
         "import os, signal, sys\n"
         "from isoenv import rebuilding\n"
         "from isoenv.registry import Registry\n"
-        "restored = rebuilding.registry_mirror.restore\n"
-        "def restore(*args):\n"
-        "    restored(*args)\n"
+        f"done = rebuilding.{after}\n"
+        "def killed(*args):\n"
+        "    done(*args)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "rebuilding.registry_mirror.restore = restore\n"
+        f"rebuilding.{after} = killed\n"
         "Registry(sys.argv[1])\n"
     )
     checkpoint(state)
@@ -493,8 +523,8 @@ def test_a_rebuild_that_is_killed_is_done_again(
             check=False,
         )
         assert done.returncode == -signal.SIGKILL
-    assert "is rebuilt with 4 instances" in isoenv("list", cwd=trees[0]).stderr
-    assert kept(state) == before
+    assert f"is rebuilt with {len(before)} instances" in isoenv("list", cwd=trees[0]).stderr
+    assert [(each.lease.slot, each.lease.name) for each in kept(state)] == before
 
 
 def test_completion_leaves_a_damaged_registry_to_who_can_say_so(state: Path) -> None:
@@ -581,16 +611,13 @@ def test_a_registry_of_the_first_version_is_migrated_with_all_that_is_in_it(
 
 def test_processes_that_migrate_at_once_do_it_once(first_schema: Path) -> None:
     code = "import sys; from isoenv.registry import Registry; Registry(sys.argv[1]).leases()"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(first_schema)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
-    ]
-    assert [process.communicate()[1] for process in started] == [""] * 6
+    argv = [sys.executable, "-c", code, str(first_schema)]
+    with (
+        waiting(first_schema, argv, [first_schema] * 4) as started,
+        closing(sqlite3.connect(first_schema / "registry.db")) as connection,
+    ):
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert [process.communicate() for process in started] == [("", "")] * 4
     with Registry(str(first_schema)) as registry:
         assert registry.connection.execute("SELECT count(*) FROM registry").fetchone() == (1,)
 
@@ -845,6 +872,28 @@ def test_a_moved_checkout_is_served_where_nothing_can_be_written(
         env = {"ISOENV_STATE_DIR": str(tmp_path / "disk" / "state")}
         done = isoenv("port", "web", cwd=tmp_path / "moved", env=env, trusted=False)
         assert (done.stdout, done.stderr) == (port, "")
+
+
+def test_a_log_that_cannot_be_read_is_not_passed_over(
+    isoenv: Run, trees: list[Path], state: Path, tmp_path: Path
+) -> None:
+    checkpoint(state)
+    with mounted(tmp_path / "disk", "2m") as remount:
+        disk = tmp_path / "disk" / "state"
+        disk.mkdir()
+        with Registry(str(state)) as registry:
+            lease = registry.leases()[-1]
+            with registry.transaction():
+                registry.rename(lease, "later")
+            # As a crash leaves them where memory does not outlive it.
+            for name in ("registry.db", "registry.db-wal"):
+                shutil.copy(state / name, disk)
+        assert (disk / "registry.db-wal").stat().st_size
+        remount("ro")
+        env = {"ISOENV_STATE_DIR": str(disk)}
+        done = isoenv("list", "--all", "--json", cwd=trees[0], env=env)
+        assert '"review"' not in done.stdout
+        assert done.returncode == 1 or '"later"' in done.stdout
 
 
 # -- network file systems -------------------------------------------------------------------------
