@@ -218,18 +218,13 @@ def _arrive(event: Event) -> None:
     """Register the session, or where it is now, and tell it which instance that is."""
     from isoenv.agents import sessions, surroundings
 
-    problem = where = None
-    try:
-        where, said = surroundings.here(event)
-        if event.name == "SessionStart" and said:
-            event.context.append(said)
-    except IsoenvError as error:
-        problem = error
-    window = sessions.need(event, where)
+    # First what is known without the registry: where one lock is held, the other is not waited for.
+    window = sessions.need(event, surroundings.where_known(event))
+    where, said = surroundings.here(event)
+    if event.name == "SessionStart" and said:
+        event.context.append(said)
     if where:
         sessions.move(window, where)
-    if problem:
-        raise problem
 
 
 def _start_agent(event: Event) -> None:
