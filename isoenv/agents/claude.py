@@ -7,6 +7,7 @@ process is waited for longer than PATIENCE, and what goes wrong is one line, nev
 from __future__ import annotations
 
 import os
+import time
 
 from isoenv import files, paths
 from isoenv.errors import IsoenvError
@@ -41,6 +42,7 @@ def run(environ: Mapping[str, str], given: bytes, write: Callable[[str], None]) 
     except IsoenvError as error:
         return str(error)
     problems: list[str] = []
+    begun = time.monotonic()
     for step in _steps(event):
         try:
             step()
@@ -48,12 +50,15 @@ def run(environ: Mapping[str, str], given: bytes, write: Callable[[str], None]) 
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{error.filename or event.name}: {files.reason(error)}")
+        if problems and time.monotonic() - begun >= PATIENCE:
+            # Somebody holds a lock, and each further step would wait for it again.
+            break
     try:
         event.answer(write)
     except IsoenvError as error:
         problems.append(str(error))
     event.close()
-    # The same lock may have been in the way twice.
+    # The same may have been in the way twice.
     return "; ".join(dict.fromkeys(problems)) or None
 
 
