@@ -392,7 +392,7 @@ def test_a_disk_that_is_full_leaves_the_settings_as_they_are(local: Path, repo: 
 
 def test_settings_that_are_no_file_are_said(agent: Isoenv, local: Path) -> None:
     local.mkdir()
-    assert "is a directory" in agent("install", "claude", "--yes", code=1)
+    assert "no regular file" in agent("install", "claude", "--yes", code=1)
 
 
 def test_outside_any_checkout_there_are_only_the_users_settings(

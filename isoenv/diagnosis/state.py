@@ -144,7 +144,7 @@ def _damaged(file: str, problem: str) -> Finding:
     return Finding(
         "registry-damaged",
         f"the registry {file} is damaged: {problem}",
-        f"`mv {file} {file}.damaged`: every checkout takes its slot again when it is entered",
+        f"`mv {file} {file}.damaged`: the next command makes it anew, with all that was held",
         file=file,
     )
 
