@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isoenv import paths
+from isoenv import flock, paths
+from isoenv.agents import claude as claude_code
 from isoenv.coordination import registering
 from isoenv.coordination.store import open_store
 
@@ -278,6 +279,24 @@ def test_claude_code_says_its_own_pid_and_a_stale_one_is_not_believed(
     assert sessions() == {}
 
 
+def test_what_stands_between_claude_code_and_its_hook_is_no_session(
+    window: Callable[..., Claude], shop: Path
+) -> None:
+    claude = window()
+    command = claude.settings["hooks"]["SessionStart"][0]["hooks"][0]["command"]
+    between = [
+        sys.executable,
+        "-c",
+        "import os, sys; sys.exit(os.system(sys.argv[1]) >> 8)",
+        command,
+    ]
+    event = {"hook_event_name": "SessionStart", "session_id": "s", "cwd": str(shop)}
+    assert claude.run(between, "/", {}, json.dumps(event))[0] == 0
+    assert sessions() == {"s": (0, 0)}
+    claude.kill()
+    assert sessions() == {}
+
+
 def test_commands_do_not_keep_what_claude_code_was_started_with(
     window: Callable[..., Claude],
     shop: Path,
@@ -295,6 +314,13 @@ def test_commands_do_not_keep_what_claude_code_was_started_with(
     assert claude.bash(PRINT, shop) == f"0 {web} shop_0\n"
 
 
+@pytest.fixture
+def default_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the state where users have it: what a hook knows of that is in a variable."""
+    monkeypatch.delenv("ISOENV_STATE_DIR")
+
+
+@pytest.mark.usefixtures("default_state")
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize("dropped", ["_[^_]", "_", "$"])
 def test_a_snapshot_of_the_users_shell_does_not_get_in_the_way(  # noqa: PLR0913, PLR0917  # fixtures
@@ -559,6 +585,29 @@ def test_no_event_waits_for_who_holds_a_lock(
     # Who waits as others do would wait for half a minute, twice: the line says how long it was.
     said = fire({"hook_event_name": event, **fields}).stderr
     assert b"0.35 s" in said or event == "SubagentStart"
+
+
+def test_an_event_waits_for_a_lock_but_once(
+    fire: Fire, shop: Path, hold: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fire({"hook_event_name": "SessionStart", "session_id": "s", "cwd": str(shop)})
+    state = os.environ["ISOENV_STATE_DIR"]
+    hold(f"{paths.coordination_file(state)}.lock")
+    hold(f"{paths.registry_file(state)}.lock")
+    waited, acquire = [], flock.acquire
+
+    def counted(descriptor: int, timeout: float | None, *, shared: bool = False) -> bool:
+        had = acquire(descriptor, timeout, shared=shared)
+        waited.append(had)
+        return had
+
+    monkeypatch.setattr(flock, "acquire", counted)
+    event = {"hook_event_name": "SessionStart", "session_id": "other", "cwd": str(shop)}
+    environ = {**os.environ, "CLAUDE_PID": str(os.getpid())}
+    assert "is locked" in str(
+        claude_code.run(environ, json.dumps(event).encode(), lambda _text: None)
+    )
+    assert waited.count(False) == 1
 
 
 @pytest.mark.parametrize("event", ["SessionStart", "SubagentStart", "SubagentStop", "SessionEnd"])
