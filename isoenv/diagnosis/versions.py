@@ -151,7 +151,8 @@ def _named(found: Sequence[Ready]) -> str:
 def _removal(found: Sequence[Ready]) -> Callable[[], str]:
     def remove() -> str:
         """Remove files only, and directories that are empty then: a base may lie below another."""
-        for each in found:
+        # With a lease that was given back before, its own are gone already.
+        for each in filter(lambda each: os.path.isdir(each.directory), found):
             for name in os.listdir(each.directory):
                 file = f"{each.directory}/{name}"
                 if name.startswith("@") and not os.path.isdir(file):
