@@ -82,8 +82,10 @@ for directory in sys.argv[2:]:
 
 # Claims a few ports over and over, as several users with several registries each, whose processes
 # are killed now and then. Who has a port makes a file by its name, which must not be there.
+# All that is imported late is imported first: another user may not be let into the library.
 CROWD = """
-import os, random, signal, sys, sqlite3, pwd, urllib.parse
+import os, random, signal, sys, sqlite3, pwd, threading, urllib.parse
+from isoenv import liveness, lock_holders, mounts, process, resting
 from isoenv.registry import Registry
 seed, host, witnesses, *states = sys.argv[1:]
 
