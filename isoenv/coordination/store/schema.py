@@ -29,6 +29,7 @@ CREATE TABLE session (
   beaten_at REAL NOT NULL,
   checked INTEGER NOT NULL -- when its process was last looked at: only the order counts
 ) WITHOUT ROWID;
+CREATE INDEX session_checked ON session (checked);
 CREATE TABLE metric (
   name TEXT NOT NULL,
   session_id TEXT NOT NULL,
