@@ -20,7 +20,6 @@ from isoenv import (
 )
 from isoenv.errors import ConfigError, IsoenvError, NotTrustedError
 from isoenv.registry import Registry
-from isoenv.registry_opening import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,15 +32,17 @@ if TYPE_CHECKING:
 ENVRC_LIMIT = 1 << 20
 
 
-def open_registry(caller: Caller, patience: float = PATIENCE) -> Registry:
+def open_registry(caller: Caller, patience: float | None = None) -> Registry:
     """Open the caller's registry, and say what had to be done for it.
 
-    ``patience`` is how many seconds it waits for other processes.
+    ``patience`` is how many seconds it waits for other processes, None the usual.
     """
     if not os.path.exists(paths.registry_file(caller.state)):
         # What is wrong with the configuration is said before anything is made.
         context.find(caller)
-    registry = Registry(caller.state, patience=patience)
+    registry = (
+        Registry(caller.state) if patience is None else Registry(caller.state, patience=patience)
+    )
     for note in registry.take_notes():
         caller.say(note)
     return registry
@@ -87,10 +88,10 @@ def hook_code(caller: Caller, shell: str) -> str:
     return generated.script(ready, shell if shell in generated.SHELLS else "sh", conditions)
 
 
-def prepare(caller: Caller, patience: float = PATIENCE) -> tuple[generated.Ready, str] | None:
+def prepare(caller: Caller, patience: float | None = None) -> tuple[generated.Ready, str] | None:
     """Return what a hook in the caller's directory loads, and where that is kept.
 
-    None outside any checkout. ``patience`` is how many seconds it waits for other processes.
+    None outside any checkout. ``patience`` is as in `open_registry`.
     """
     base = launch.base_of(caller.directory)
     if base is None:

@@ -148,7 +148,7 @@ def test_directories_stay_on_record_until_they_are_purged(  # noqa: PLR0913, PLR
     tree, lease = entered("one")
     own = own_directory(state, lease)
     remove(git, shop, tree)
-    left = "2 directories of theirs are left: `isoenv prune --purge` deletes them"
+    left = "2 directories are left of what is gone: `isoenv prune --purge` deletes them"
     assert said(isoenv("prune", cwd=shop)) == [f"freed shop/1 one ({tree})", left]
     assert said(isoenv("prune", cwd=shop)) == ["nothing is gone", left]
     assert (own / "data").read_text() == "theirs"

@@ -73,15 +73,16 @@ def command(*, dry_run: bool, purge: bool, max_age: float | None) -> int:
         ]
         if not dry_run:
             services.tidy(caller.state, registry)
-        if not purge and (left := pruning.left_over(registry)):
-            are = "directory" if len(left) == 1 else "directories"
-            start.say(f"{len(left)} {are} of theirs are left: `isoenv prune --purge` deletes them")
+        left = [] if purge else pruning.left_over(registry)
     dead = prune_state(caller.state, SILENCE if max_age is None else max_age, dry_run=dry_run)
     for session in dead:
         word = "would remove" if dry_run else "removed"
         start.say(f"{word} session {session}: its process is gone")
     if not done and not dead:
         start.say("nothing is gone")
+    if left:
+        are = "directory is" if len(left) == 1 else "directories are"
+        start.say(f"{len(left)} {are} left of what is gone: `isoenv prune --purge` deletes them")
     return int(not all(done))
 
 
