@@ -21,14 +21,11 @@ STEPS, MACHINES = 100, 20
 def run(seed: int, operations: int) -> Counter[str]:
     """Run machines until so many operations are done; return what has happened."""
     import test_registry_model as model
-    from hypothesis import Phase, settings
     from hypothesis import seed as seeded
+    from hypothesis import settings
     from hypothesis.stateful import run_state_machine_as_test
 
-    # A failure is shown as it was found: shrinking it takes longer than finding it.
-    limits = settings(
-        model.LASTING, max_examples=MACHINES, stateful_step_count=STEPS, phases=(Phase.generate,)
-    )
+    limits = settings(model.LASTING, max_examples=MACHINES, stateful_step_count=STEPS)
     rounds = 0
     while model.tally["operations"] < operations:
         rounds += 1
