@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "isoenv.toml"
 LOCAL_CONFIG_NAME = "isoenv.local.toml"
 STATE_SETTING = "ISOENV_STATE_DIR"
+STORE_SETTING = "ISOENV_STORE"
 # Emptied at each start on most systems, and so made anew; the last one is everywhere.
 HOST_DIRS = ("/run/lock", "/tmp")  # noqa: S108  # nothing in it is trusted
 
@@ -94,6 +95,25 @@ def registry_file(state: str) -> str:
 def coordination_file(state: str) -> str:
     """Return the SQLite database of sessions, messages and metrics."""
     return f"{state}/coordination.db"
+
+
+def store_url(environ: Mapping[str, str]) -> str | None:
+    """Return the address of the database that several hosts share instead; None without one.
+
+    It may hold a password: no message shows it.
+    """
+    value = environ.get(STORE_SETTING)
+    if value and not value.startswith(("postgresql://", "postgres://")):
+        raise IsoenvError(
+            f"{STORE_SETTING} is no address of a PostgreSQL database:"
+            f" `export {STORE_SETTING}=postgresql://USER@HOST/NAME`"
+        )
+    return value or None
+
+
+def has_store(environ: Mapping[str, str], state: str) -> bool:
+    """Whether there is a store of sessions to look into; looking would make one."""
+    return bool(environ.get(STORE_SETTING)) or os.path.exists(coordination_file(state))
 
 
 def session_dir(state: str, session_id: str) -> str:

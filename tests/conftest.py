@@ -20,7 +20,7 @@ from subprocess import PIPE
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from servers import postgres, postgres_server  # noqa: F401  # fixtures, found by their names
+from servers import postgres, postgres_database, postgres_server  # noqa: F401  # fixtures, found by their names
 
 from isoenv import context, paths, trust
 from isoenv.coordination.store import open_store
@@ -323,11 +323,15 @@ def wait_for() -> Callable[[Callable[[], T]], T]:
     return wait_for
 
 
-@pytest.fixture(params=["sqlite"])
-def store(request: pytest.FixtureRequest, home: Path) -> Iterator[Store]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(
+    request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
     """Each kind of store, empty, where this test's processes find it."""
-    assert request.param == "sqlite"
     assert home
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_database")
+        monkeypatch.setenv("ISOENV_STORE", url)
     with closing(open_store(os.environ["ISOENV_STATE_DIR"])) as opened:
         yield opened
 

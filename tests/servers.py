@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psycopg
 import psycopg.sql
@@ -188,3 +189,10 @@ def postgres(postgres_server: Postgres) -> Iterator[Postgres]:
                 psycopg.sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(identifier)
             )
             connection.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> str:
+    """The address of an empty database of ``owner``, with the password."""
+    postgres.ask("CREATE DATABASE shared OWNER owner")
+    return f"postgresql://owner:{quote(PASSWORD, safe='')}@127.0.0.1:{postgres.port}/shared"

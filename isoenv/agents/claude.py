@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from isoenv.context import Caller
-    from isoenv.coordination.store.sqlite import SqliteStore
+    from isoenv.coordination.store import Store
 
 # The largest input, in bytes: an event with a long prompt has some ten thousand.
 LIMIT = 4 << 20
@@ -81,7 +81,7 @@ class Event:
         self.state = paths.state_dir(environ)
         self.context: list[str] = []
         self.refusal: str | None = None
-        self._store: SqliteStore | None = None
+        self._store: Store | None = None
         self._after: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
     def text(self, key: str) -> str:
@@ -109,7 +109,7 @@ class Event:
             raise IsoenvError(f"the directory of the event is gone: {given!r}")
         return found
 
-    def store(self) -> SqliteStore:
+    def store(self) -> Store:
         """Return the store of sessions, open until ``close``."""
         if self._store is None:
             from isoenv.coordination.store import open_store

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from isoenv.agents.claude import Event
     from isoenv.agents.surroundings import Where
     from isoenv.coordination.records import Place
-    from isoenv.coordination.store.sqlite import SqliteStore
+    from isoenv.coordination.store import Store
 
 LABEL = "claude"
 # What may stand between Claude Code and the command of a hook.
@@ -40,7 +40,7 @@ class Window:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         session_id: str,
         name: str,
         place: tuple[str | None, int | None, str | None],

@@ -156,7 +156,7 @@ class SessionParam(_Completed):
         from isoenv.coordination.store import open_store
 
         # Looking must not make a database.
-        if not os.path.exists(paths.coordination_file(place.caller.state)):
+        if not paths.has_store(os.environ, place.caller.state):
             return
         for record in registering.live(open_store(place.caller.state)):
             yield CompletionItem(record.title, help=record.state)

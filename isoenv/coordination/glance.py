@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from isoenv.coordination.statusline import Numbers
-    from isoenv.coordination.store.sqlite import SqliteStore
+    from isoenv.coordination.store import Store
 
 # The largest input that is read, in bytes: an agent gives a few thousand.
 LIMIT = 1 << 20
@@ -63,7 +63,7 @@ def line(  # noqa: PLR0913  # the options of the command
     numbers = _numbers_given(seen)
     session = session or environ.get("ISOENV_SESSION") or _text(seen.get("session"))
     state = paths.state_dir(environ)
-    if os.path.exists(paths.coordination_file(state)):
+    if paths.has_store(environ, state):
         from isoenv.coordination.store import open_store
 
         store = open_store(state)
@@ -84,7 +84,7 @@ def line(  # noqa: PLR0913  # the options of the command
 
 
 def _numbers_stored(
-    store: SqliteStore,
+    store: Store,
     environ: Mapping[str, str],
     session: str | None,
     *,
@@ -114,7 +114,7 @@ def _numbers_stored(
     return numbers
 
 
-def _of_parent(store: SqliteStore) -> tuple[str, str | None] | None:
+def _of_parent(store: Store) -> tuple[str, str | None] | None:
     """Return the nameless session that commands in the parent process act as."""
     pid = liveness.parent()
     start = liveness.start_of(pid)

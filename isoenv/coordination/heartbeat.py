@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
-from isoenv import liveness
+from isoenv import liveness, paths
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Heartbeat:
 
 
 def keep(store: Store, session_id: str) -> Heartbeat | None:
-    """Beat where it is needed: in a container, whose processes the others cannot see."""
+    """Beat where others cannot see the process: in a container, and for other hosts."""
+    if paths.store_url(os.environ):
+        return Heartbeat(store, session_id)
     if sys.platform != "linux" or liveness.namespace() == FIRST_NAMESPACE:
         return None
     return Heartbeat(store, session_id)

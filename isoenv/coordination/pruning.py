@@ -25,7 +25,7 @@ def prune(max_age: float = 1.0, *, dry_run: bool = False) -> list[str]:
 
 def prune_state(state: str, max_age: float = 1.0, *, dry_run: bool = False) -> list[str]:
     """Do the same in a state directory; where nothing is kept, nothing is made."""
-    if not os.path.exists(paths.coordination_file(state)):
+    if not paths.has_store(os.environ, state):
         return []
     # Looked for before the sessions are: who is new has a directory only after it is known.
     directories = _listed(os.path.dirname(paths.session_dir(state, "")))

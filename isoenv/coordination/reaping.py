@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BOUND = 64
 # Seconds without a heartbeat after which a process that cannot be seen is given up.
 MAX_AGE = 3600.0
+# Seconds without a heartbeat after which one is sent for a session that other hosts know.
+SILENCE = 300.0
 
 
 def is_gone(pulse: Pulse, max_age: float = MAX_AGE) -> bool:
@@ -53,7 +55,17 @@ def find(store: Store, limit: int | None = None, max_age: float = MAX_AGE) -> li
     if len(pulses) == limit:
         # There may be more: the next call is to look at those.
         store.check_off([pulse[0] for pulse in pulses])
+    if paths.store_url(os.environ):
+        _beat_for_others(store, pulses)
     return gone
+
+
+def _beat_for_others(store: Store, pulses: Iterable[Pulse]) -> None:
+    """Tell other hosts of live sessions here that have nobody to do so, such as commands."""
+    for session_id, pid, start, inode, boot, namespace, host, beat, _ in pulses:
+        is_alive = liveness.is_dead(pid, start, inode, boot, namespace, host) is False
+        if is_alive and time.monotonic_ns() - beat > SILENCE * 1e9:
+            store.beat(session_id)
 
 
 def _is_absent(pulse: Pulse, present: frozenset[str]) -> bool:

@@ -93,7 +93,7 @@ def sessions() -> list[Record]:
 
 def counts(state: str) -> dict[tuple[str, int | None], int]:
     """Return how many live sessions there are by project key and slot; makes no store."""
-    if not os.path.exists(paths.coordination_file(state)):
+    if not paths.has_store(os.environ, state):
         return {}
     with closing(open_store(state)) as store:
         places = [record.place for record in live(store) if record.place]

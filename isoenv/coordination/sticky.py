@@ -152,7 +152,7 @@ def _state(directory: str) -> str:
 
 def _claim(directory: str) -> Claim | None:
     state = _state(directory)
-    if not os.path.exists(paths.coordination_file(state)):
+    if not paths.has_store(os.environ, state):
         return None
     with closing(open_store(state)) as store:
         return store.claim(_path(directory))

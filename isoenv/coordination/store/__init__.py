@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from isoenv.coordination.records import Claim, Message, Place, Record, Sum
-    from isoenv.coordination.store.sqlite import SqliteStore
     from isoenv.process import Identity
 
     # id, pid, start, inode, boot, namespace, host, beat, beaten_at
@@ -167,11 +166,21 @@ if TYPE_CHECKING:
             """
 
 
-def open_store(state: str, patience: float | None = None) -> SqliteStore:
-    """Open the machine's store in the state directory.
+def open_store(state: str, patience: float | None = None) -> Store:
+    """Open the store: the machine's in the state directory, or the one that ISOENV_STORE names.
 
     ``patience`` is how many seconds each call waits for other processes; None is long enough.
     """
+    import os
+
+    from isoenv import paths
+
+    if url := paths.store_url(os.environ):
+        from isoenv.coordination.store.postgres import PostgresStore
+
+        return (
+            PostgresStore(state, url) if patience is None else PostgresStore(state, url, patience)
+        )
     from isoenv.coordination.store.sqlite import SqliteStore
 
     return SqliteStore(state) if patience is None else SqliteStore(state, patience)

@@ -6,6 +6,14 @@ import os
 import time
 
 from isoenv.coordination import addresses
+from isoenv.coordination.store.columns import (
+    COLUMNS,
+    brief_of,
+    place_values,
+    process_values,
+    record_of,
+    values_of,
+)
 from isoenv.coordination.store.sqlite_locks import LockTables
 from isoenv.coordination.store.sqlite_messages import MessageTables, waiting_for
 from isoenv.coordination.store.sqlite_metrics import MetricTables
@@ -19,11 +27,7 @@ if TYPE_CHECKING:
     from isoenv.coordination.store import Pulse
     from isoenv.process import Identity
 
-_COLUMNS = (
-    "id, name, state, pid, start, inode, boot, namespace, host, project_key, project, slot,"
-    " instance, labels, started_at, beat, beaten_at"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM session"  # noqa: S608  # a constant
+_SELECT = f"SELECT {COLUMNS} FROM session"  # noqa: S608  # a constant
 
 # What goes with a session, and the column that says so.
 _OWNED = (
@@ -49,7 +53,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
         """
         from dataclasses import replace
 
-        return replace(record, name=self.begin(_values(record), is_gone, new=new))
+        return replace(record, name=self.begin(values_of(record), is_gone, new=new))
 
     def begin(
         self, values: tuple[object, ...], is_gone: Callable[[Pulse], bool], *, new: bool
@@ -74,7 +78,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
                         f" `isoenv session start --name {name} --new` takes the next free one"
                     )
             connection.execute(
-                f"INSERT INTO session ({_COLUMNS}, checked)"  # noqa: S608  # a constant
+                f"INSERT INTO session ({COLUMNS}, checked)"  # noqa: S608  # a constant
                 f" VALUES ({', '.join('?' * len(values))}, ?)",
                 (session_id, name, *rest, time.time_ns()),
             )
@@ -88,24 +92,24 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
     def find(self, word: str) -> Record | None:
         """Return the session of that id or name."""
         found = self.rows(f"{_SELECT} WHERE id = ?1 OR name = ?1 LIMIT 1", (word,))
-        return _record(found[0]) if found else None
+        return record_of(found[0]) if found else None
 
     def nameless(self, process: Identity) -> Record | None:
         """Return the session without a name of a process."""
         found = self.rows(
             f"{_SELECT} WHERE pid = ? AND start = ? AND inode = ? AND boot = ? AND namespace = ?"
             " AND host = ? AND name IS NULL LIMIT 1",
-            _process_values(process),
+            process_values(process),
         )
-        return _record(found[0]) if found else None
+        return record_of(found[0]) if found else None
 
     def brief(self, word: str) -> tuple[str, str | None] | None:
         """Return id and project of the session of that id or name."""
-        return _brief(self.rows(f"{_BRIEF} id = ?1 OR name = ?1 LIMIT 1", (word,)))
+        return brief_of(self.rows(f"{_BRIEF} id = ?1 OR name = ?1 LIMIT 1", (word,)))
 
     def brief_nameless(self, pid: int, start: int) -> tuple[str, str | None] | None:
         """Return id and project of the session without a name of a process that lives."""
-        return _brief(
+        return brief_of(
             self.rows(f"{_BRIEF} pid = ? AND start = ? AND name IS NULL LIMIT 1", (pid, start))
         )
 
@@ -133,7 +137,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
 
     def sessions(self) -> list[Record]:
         """Return all sessions, the oldest first, dead or alive."""
-        return [_record(row) for row in self.rows(f"{_SELECT} ORDER BY started_at, id")]
+        return [record_of(row) for row in self.rows(f"{_SELECT} ORDER BY started_at, id")]
 
     def count(self, project_key: str | None = None) -> int:
         """Return how many sessions there are, or how many of a project."""
@@ -182,7 +186,7 @@ class SqliteStore(LockTables, MessageTables, MetricTables):
             cursor = connection.execute(
                 "UPDATE session SET project_key = ?, project = ?, slot = ?, instance = ?"
                 " WHERE id = ?",
-                (*_place_values(place), session_id),
+                (*place_values(place), session_id),
             )
             if cursor.rowcount > 0:
                 _collect(connection, session_id)
@@ -212,13 +216,6 @@ def _pulse(connection: sqlite3.Connection, name: object) -> Pulse | None:
     return found
 
 
-def _brief(rows: Sequence[tuple[str, bytes | None]]) -> tuple[str, str | None] | None:
-    if not rows:
-        return None
-    session_id, key = rows[0]
-    return session_id, None if key is None else os.fsdecode(key)
-
-
 def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     # Of most kinds there is nothing at all, which is seen at once.
     owned = [
@@ -235,46 +232,3 @@ def _delete(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
                 f"DELETE FROM {table} WHERE {column} IN ({marks})",  # noqa: S608  # of this module
                 tuple(values),
             )
-
-
-def _process_values(process: Identity) -> tuple[object, ...]:
-    return (
-        *(process.pid, process.start, process.inode),
-        *(process.boot, process.namespace, process.host),
-    )
-
-
-def _place_values(place: Place | None) -> tuple[object, ...]:
-    if place is None:
-        return (None,) * 4
-    return os.fsencode(place.project.key), place.project.name, place.slot, place.name
-
-
-def _values(record: Record) -> tuple[object, ...]:
-    import json
-
-    return (
-        *(record.id, record.name, record.state, *_process_values(record.process)),
-        *_place_values(record.place),
-        # As escapes: what came from a command line may be no Unicode.
-        json.dumps(dict(record.labels)),
-        *(record.started_at, record.beat, record.beaten_at),
-    )
-
-
-def _record(row: tuple[object, ...]) -> Record:
-    import json
-    from typing import Any, cast
-
-    from isoenv.coordination.records import Place, Record
-    from isoenv.models import Project
-    from isoenv.process import Identity
-
-    (session_id, name, state, *process, key, project, slot, instance, labels, started, beat, at) = (
-        cast("tuple[Any, ...]", row)
-    )
-    place = None if key is None else Place(Project(os.fsdecode(key), project), slot, instance)
-    return Record(
-        *(session_id, name, Identity(*process), place, state, json.loads(labels)),
-        *(started, beat, at),
-    )

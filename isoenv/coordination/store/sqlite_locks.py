@@ -6,12 +6,12 @@ import os
 import time
 
 from isoenv import liveness
+from isoenv.coordination.store.columns import claim_of
 from isoenv.coordination.store.database import Database
 
 TYPE_CHECKING = False  # importing typing costs a status line more than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from isoenv.coordination.records import Claim
 
@@ -45,7 +45,7 @@ class LockTables(Database):
         """Give a lock to a session, unless another holds it that is not free; return who has."""
         expires = None if ttl is None else time.monotonic_ns() + int(ttl * NANO)
         with self.transaction() as connection:
-            held = _claim(connection.execute(f"{_CLAIMS} WHERE path = ?", (path,)).fetchone())
+            held = claim_of(connection.execute(f"{_CLAIMS} WHERE path = ?", (path,)).fetchone())
             if held and held.pulse[0] != session_id and not is_free(held):
                 return held
             is_mine = held is not None and held.pulse[0] == session_id and not held.is_over
@@ -55,7 +55,7 @@ class LockTables(Database):
             )
             connection.execute(_TAKE, (*values, session_id, int(not is_mine)))
             found = connection.execute(f"{_CLAIMS} WHERE path = ?", (path,)).fetchone()
-        return _claim(found)
+        return claim_of(found)
 
     def free_lock(self, path: str, session_id: str) -> bool:
         """Give a lock back; False where the session does not hold it."""
@@ -69,26 +69,4 @@ class LockTables(Database):
     def claim(self, path: str) -> Claim | None:
         """Return who holds a lock."""
         rows = self.rows(f"{_CLAIMS} WHERE path = ?", (path,))
-        return _claim(rows[0]) if rows else None
-
-
-def _claim(row: tuple[Any, ...] | None) -> Claim | None:
-    from isoenv.coordination.records import Claim
-
-    if row is None:
-        return None
-    path, name, project, token, since, boot, expires, title, of, slot, *pulse = row
-    is_over = expires is not None and (boot != liveness.boot_id() or expires <= time.monotonic_ns())
-    return Claim(
-        path=path,
-        name=os.fsdecode(name),
-        project=None if project is None else os.fsdecode(project),
-        token=token,
-        since=since,
-        expires=expires,
-        is_over=is_over,
-        title=title or pulse[0],
-        is_named=title is not None,
-        instance=None if slot is None else f"{of}:{slot}",
-        pulse=(*pulse,),
-    )
+        return claim_of(rows[0]) if rows else None
