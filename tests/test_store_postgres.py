@@ -16,7 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from servers import PASSWORD, make_postgres, start_postgres, stop
 
-from isoenv import Session, process
+from isoenv import Session, liveness, process
 from isoenv.coordination import addresses, glance, heartbeat, reaping, registering
 from isoenv.coordination.records import Record
 from isoenv.coordination.store import open_store
@@ -310,6 +310,32 @@ def test_the_commands_work_on_it_and_make_no_database_here(url: str, home: Path)
         assert [message.text for message in me.receive(wait=120)] == ["hello"]
         assert sum(registering.counts(os.environ["ISOENV_STATE_DIR"]).values()) == 2
     assert not list(home.rglob("coordination.db"))
+
+
+def test_a_lock_that_could_be_taken_for_one_of_all_hosts_is_refused(url: str) -> None:
+    assert url
+    for command in (["run", "--global", "x", "--", "true"], ["acquire", "--global", "x"]):
+        status, said = say("lock", *command)
+        assert status == 2
+        assert "locks count on one machine" in said
+    assert say("lock", "run", "x", "--", "true") == (0, "")
+
+
+def test_locks_of_sessions_are_each_hosts_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert url
+    with Session("bot") as me, Session("other") as other, closing(opened()) as store:
+
+        def take(session: Session) -> tuple[str, int]:
+            found = store.take_lock("p/x", "x", None, session.id, None, lambda _claim: False)
+            assert found is not None
+            return found.title, found.token
+
+        assert take(me) == take(other) == take(me) == ("bot", 1)
+        assert store.free_lock("p/x", me.id)
+        assert take(other) == ("other", 2)
+        monkeypatch.setattr(liveness, "hostname", lambda: "far")
+        assert store.claim("p/x") is None
+        assert take(me) == ("bot", 1)
 
 
 def test_an_update_and_the_end_of_its_session_leave_nothing_behind(

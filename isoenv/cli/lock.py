@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import launch
+from isoenv import launch, paths
 from isoenv.cli import output, params, start
 from isoenv.coordination import current, lock_list, lock_record, lock_scope, sticky
 from isoenv.coordination.lock import Lock
+from isoenv.errors import UsageError
 
 if TYPE_CHECKING:
     from isoenv.context import Caller
@@ -190,7 +191,15 @@ def list_(*, as_json: bool) -> None:
 
 
 def _scope(caller: Caller, *, everywhere: bool) -> Scope:
-    return lock_scope.machine(caller.state) if everywhere else lock_scope.of(caller)
+    if not everywhere:
+        return lock_scope.of(caller)
+    if paths.store_url(caller.environ):
+        # Who shares sessions with other hosts could take it for a lock of all of them.
+        raise UsageError(
+            f"locks count on one machine, and {paths.STORE_SETTING} names a store of several: "
+            f"`env -u {paths.STORE_SETTING} isoenv lock … --global` is for this one"
+        )
+    return lock_scope.machine(caller.state)
 
 
 def _rows(locked: lock_list.Locked) -> list[list[str]]:

@@ -185,10 +185,7 @@ class Database:
             if self._connection is not None and self._connection.closed:
                 self._release()
                 what = "lost the connection to"
-            remedy = (
-                "once it runs, try again" if _is_away(error) else f"is `{STORE_SETTING}` right?"
-            )
-            raise IsoenvError(f"{what} {self.label}: {said}: {remedy}") from None
+            raise IsoenvError(f"{what} {self.label}: {said}: {_remedy(error)}") from None
 
     def hide(self, text: str) -> str:
         """Return a text without the password."""
@@ -275,9 +272,12 @@ def _described(url: str) -> tuple[str, str]:
     return f"{place}/{given.get('dbname') or ''}", str(given.get("password") or "")
 
 
-def _is_away(error: psycopg.Error) -> bool:
-    import psycopg
+def _remedy(error: psycopg.Error) -> str:
+    from psycopg import errors
 
-    return isinstance(error, psycopg.OperationalError) and error.sqlstate in {
-        *(None, "57P01", "57P02", "57P03"),
-    }
+    if isinstance(error, (errors.QueryCanceled, errors.DeadlockDetected)):
+        return "others were before this process, try again"
+    away = (None, "57P01", "57P02", "57P03")
+    if isinstance(error, errors.OperationalError) and error.sqlstate in away:
+        return "once it runs, try again"
+    return f"is `{STORE_SETTING}` right?"
