@@ -241,6 +241,7 @@ def test_a_session_that_was_ended_by_another_says_so(isoenv: Isoenv) -> None:
     me.end()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_one_that_cannot_be_seen_beats_by_itself(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -321,6 +321,7 @@ def test_a_slow_agent_is_waited_for_a_little() -> None:
         assert glance.read_input(slow.stdout.fileno()) == content.encode()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_nothing_is_imported_that_costs(five: Session, store: Store) -> None:
     code = """
 import os, sys
