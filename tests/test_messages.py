@@ -44,12 +44,17 @@ store = open_store(os.environ["ISOENV_STATE_DIR"])
 me = Handle(store, registering.named(store, "inbox"))
 print("ready", flush=True)
 while True:
-    for message in me.receive(wait=600, limit=20):
-        if message.text == "end":
-            me.acknowledge()
-            sys.exit()
-        sys.stdout.write(message.text + "\\n")
-        sys.stdout.flush()
+    batch = [message.text for message in me.receive(wait=600, limit=20)]
+    for text in batch:
+        if text != "end":
+            sys.stdout.write(text + "\\n")
+            sys.stdout.flush()
+    if "end" in batch:
+        # One for each reader: what was taken of the others' is theirs.
+        for _ in range(batch.count("end") - 1):
+            me.send("inbox", "end")
+        me.acknowledge()
+        sys.exit()
 """
 
 
