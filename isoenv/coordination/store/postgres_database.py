@@ -37,6 +37,10 @@ SELECT pg_backend_pid(), extract(epoch FROM clock_timestamp())::float8,
        set_config('statement_timeout', %s, false), set_config('search_path', %s, false),
        to_regclass(%s) IS NOT NULL
 """
+_IS_MADE = """
+SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = %s AND relname = 'version'
+"""
 NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 
@@ -248,9 +252,9 @@ def execute(
 def _create(connection: psycopg.Connection) -> None:
     with connection.transaction():
         execute(connection, "SELECT pg_advisory_xact_lock(%s)", (SETUP,))
-        found = execute(connection, "SELECT to_regclass(%s)", (f"{SCHEMA}.version",)).fetchone()
-        # Somebody else may have made it while this process waited.
-        if found == (None,):
+        # Somebody else may have made it while this process waited: the tables say so, whereas
+        # to_regclass may answer from what the server knew before.
+        if not execute(connection, _IS_MADE, (SCHEMA,)).fetchall():
             execute(connection, TABLES)
             execute(connection, "INSERT INTO version VALUES (%s)", (VERSION,))
 
