@@ -30,24 +30,23 @@ class Awaited:
         self._left = targets.of(selected, environment)
 
     def make(self, *, last: bool = False) -> None:
-        """Make what is missing on the servers that are ready.
+        """Make what is missing on the servers that are there, one that only begins waited for.
 
-        With ``last``, on all: one that only begins is waited for, and what cannot be made raises.
+        With ``last``, on all: what cannot be made raises.
         """
         for target in list(self._left):
-            if last:
-                _wait(target.place)
-            elif _ping(target.place) != "OK":
+            if _begun(target.place) != "OK" and not last:
                 continue
             lifecycle.create(target, self._selected, self._environment, self._say)
             self._left.remove(target)
 
 
-def _wait(place: Place) -> None:
-    """Wait for a server that takes connections, but no work yet."""
+def _begun(place: Place) -> str:
+    """Return how far a server is, once it does more than to begin."""
     deadline = time.monotonic() + BEGINNING
-    while _ping(place) == "REJECT" and time.monotonic() < deadline:
+    while (found := _ping(place)) == "REJECT" and time.monotonic() < deadline:
         time.sleep(LOOK)
+    return found
 
 
 def _ping(place: Place) -> str:
