@@ -486,4 +486,5 @@ LASTING = settings(
 
 
 class TestLeases(Leases.TestCase):  # type: ignore[name-defined,misc]  # made by hypothesis
-    settings = settings(LASTING, max_examples=10, stateful_step_count=50)
+    # The same operations in each run; `make soak` has others each time.
+    settings = settings(LASTING, derandomize=True, max_examples=10, stateful_step_count=50)
