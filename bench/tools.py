@@ -125,7 +125,7 @@ def isoenv(executable: str | None) -> Tool:
             if not (venv / "bin" / "python").exists():
                 call([sys.executable, "-m", "venv", str(venv)], env=os.environ)
             pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            call([*pip, str(REPOSITORY)], env=os.environ)
+            call([*pip, f"{REPOSITORY}[postgres]"], env=os.environ)
             # pip keeps the times of files: this is when they were last looked at.
             os.utime(executable)
     return Tool("isoenv", executable, "hook", ("exec", "."), "allow", "isoenv.toml", _isoenv_toml)
