@@ -106,7 +106,7 @@ def test_what_a_url_leaves_out_is_filled_from_the_variables_of_the_instance() ->
 
 
 def test_relative_paths_begin_at_the_checkouts_root() -> None:
-    assert Sqlite("a/../b/./c.db").at("/root/") == Sqlite("/root/b/c.db")
+    assert Sqlite("a/../b/./c.db").at("/top/") == Sqlite("/top/b/c.db")
     assert Sqlite("/a//b.db").at("/root") == Sqlite("/a/b.db")
 
 
