@@ -68,7 +68,8 @@ class Key(NamedTuple):
 class Held:
     """What was returned for a checkout. ``path`` is where the registry knows it to be.
 
-    ``told`` says that a clash was said with it: an explicit number is obeyed.
+    ``told`` says that a clash was said with it: an explicit number is obeyed, and who comes back
+    keeps a port that another registry has taken from a checkout that was not where it had been.
     """
 
     tree: Tree
@@ -214,7 +215,7 @@ class Leases(RuleBasedStateMachine):
         """Take note of what a checkout was given, which must be what it had."""
         key = Key(tree.user, tree.project, lease.slot)
         assert lease.root
-        self.pass_on(tree, lease)
+        was_away = self.pass_on(tree, lease)
         told = any("also" in line for line in self.said)
         former = self.own(tree)
         at_key = self.held.get(key)
@@ -230,7 +231,7 @@ class Leases(RuleBasedStateMachine):
         if at_key and at_key.tree is not tree:
             assert self.is_away(at_key), f"{key} was given twice"
         elif not asked and former is None and key.slot:
-            assert not told, f"{key} was chosen although it clashes"
+            assert not told or was_away, f"{key} was chosen although it clashes"
             rests_for = self.resting.get(key, lease.token)
             assert rests_for == lease.token, f"{key} did not rest"
         if former:
@@ -239,15 +240,21 @@ class Leases(RuleBasedStateMachine):
         self.resting.pop(key, None)
         self.held[key] = Held(tree, lease.name, dict(lease.ports), lease.root, lease.token, told)
 
-    def pass_on(self, tree: Tree, lease: Lease) -> None:
-        """Forget who had a lease before: a copy is the checkout itself where that has gone away."""
+    def pass_on(self, tree: Tree, lease: Lease) -> bool:
+        """Forget who had a lease before: a copy is the checkout itself where that has gone away.
+
+        Return whether somebody had: another registry may have its ports since it went away.
+        """
+        was_away = False
         for key, held in list(self.held.items()):
             is_same = key[:2] == (tree.user, tree.project) and held.token == lease.token
             if is_same and held.tree is not tree:
                 assert self.is_away(held), f"{key} was passed on"
                 del self.held[key]
+                was_away |= key.slot == lease.slot
                 if key.slot != lease.slot:
                     self.resting[key] = held.token
+        return was_away
 
     def look_again(self, tree: Tree, *, asked: bool = False) -> None:
         """Find out what a killed process has done for a checkout: all of it, or nothing."""
@@ -450,7 +457,7 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def no_port_has_two_leases(self) -> None:
-        """No port is leased twice, but where a number was asked for and the clash was said."""
+        """No port is leased twice, but where the clash was said to who asked for it or came back."""
         owners: dict[int, list[Key]] = {}
         for key, held in self.held.items():
             if key.slot and not held.told and not self.is_away(held):
