@@ -55,6 +55,7 @@ def main() -> None:
     jobs = os.cpu_count() or 1
     began, done = time.monotonic(), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="isoenv-soak-") as home:
+        os.chmod(home, 0o711)  # noqa: S103  # one of the model's users is another one
         started = [
             start(options.seed + 1_000_000 * job, -(-options.operations // jobs), home)
             for job in range(jobs)

@@ -1,4 +1,4 @@
-"""Leases of two users under random operations and kill -9, against a model of what they promise.
+"""Leases of users under random operations and kill -9, against a model of what they promise.
 
 A short run is a test. ``tests/soak.py`` is the long one: `make soak`.
 """
@@ -6,13 +6,16 @@ A short run is a test. ``tests/soak.py`` is the long one: `make soak`.
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,17 +24,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+import isoenv
 from isoenv import context, identity, leasing, pruning
 from isoenv.errors import IsoenvError
 from isoenv.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from isoenv.models import Lease
 
-USERS = ("ann", "bob")
+# Two registries of one user, and that of another user where root runs the model.
+USERS = ("ann", "bob", "eve")
 # At most so many checkouts of a user, so that they meet.
 MOST = 9
 # Calls of functions after which a child is killed; what it does takes fewer than that.
@@ -81,6 +86,19 @@ class Held:
     gone: bool = False
 
 
+def uids() -> dict[str, int]:
+    """Return the users that are others than who runs the model."""
+    if os.geteuid():
+        return {}
+    # They import what isoenv imports late.
+    places = isoenv.__path__[0], sys.prefix, sys.base_prefix, tempfile.gettempdir()
+    for path in (f"{place}/" for place in places):
+        while (path := os.path.dirname(path)) != "/":
+            if not os.stat(path).st_mode & stat.S_IXOTH:
+                return {}
+    return {"eve": pwd.getpwnam("nobody").pw_uid}
+
+
 def free_base() -> int:
     """Return a port that nobody holds, off those of other tests."""
     while True:
@@ -93,15 +111,20 @@ def free_base() -> int:
 
 
 class Leases(RuleBasedStateMachine):
-    """Two users with a registry each on one host; two projects, in offsets and in blocks."""
+    """Users with a registry each on one host; two projects, in offsets and in blocks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.top = tempfile.mkdtemp(prefix="isoenv-model-")
         os.environ["ISOENV_HOST_DIR"] = f"{self.top}/host"
         os.environ["XDG_CONFIG_HOME"] = f"{self.top}/config"
-        os.mkdir(f"{self.top}/host", 0o700)
-        os.mkdir(f"{self.top}/trees")
+        os.chmod(self.top, 0o711)  # noqa: S103  # each user has directories of their own in it
+        self.uids = uids()
+        for name, mode in (("host", 0o1777), *((user, 0o755) for user in USERS)):
+            os.mkdir(f"{self.top}/{name}")
+            os.chmod(f"{self.top}/{name}", mode)
+        for user, uid in self.uids.items():
+            os.chown(f"{self.top}/{user}", uid, -1)
         base = free_base()
         self.configs = {
             "shop": OFFSET.format(base=base, next=base + 1),
@@ -121,11 +144,25 @@ class Leases(RuleBasedStateMachine):
 
     # -- the real thing --------------------------------------------------------------------
 
-    def open(self, user: str) -> Registry:
+    @contextmanager
+    def acting(self, user: str) -> Iterator[None]:
+        """Give a context in which this process is a user's."""
+        own = os.geteuid()
+        os.seteuid(self.uids.get(user, own))
+        try:
+            yield
+        finally:
+            os.seteuid(own)
+
+    @contextmanager
+    def open(self, user: str) -> Iterator[Registry]:
         """Open a user's registry, as each command does."""
-        registry = Registry(f"{self.top}/{user}")
-        tally["rebuilt"] += any("is rebuilt" in note for note in registry.take_notes())
-        return registry
+        with self.acting(user), Registry(self.state(user)) as registry:
+            tally["rebuilt"] += any("is rebuilt" in note for note in registry.take_notes())
+            yield registry
+
+    def state(self, user: str) -> str:
+        return f"{self.top}/{user}/state"
 
     def claim(self, tree: Tree) -> leasing.Claim:
         caller = context.Caller(tree.path, os.environ, self.said.append)
@@ -136,7 +173,7 @@ class Leases(RuleBasedStateMachine):
             file.write(self.configs[project])
 
     def new_path(self, user: str) -> str:
-        return f"{self.top}/trees/{user}{next(self.numbers)}"
+        return f"{self.top}/{user}/{user}{next(self.numbers)}"
 
     def make_repository(self, path: str, project: str) -> None:
         """Make what isoenv looks at of a repository."""
@@ -292,13 +329,14 @@ class Leases(RuleBasedStateMachine):
         path = self.new_path(user)
         mains = [t for t in mine if os.path.isdir(f"{t.path}/.git") and t.project == project]
         tree = Tree(user, project, path)
-        if kind == 0:
-            os.mkdir(path)
-            self.write(path, project)
-        elif kind == 1 or not mains:
-            self.make_repository(path, project)
-        else:
-            tree.git_dir = self.make_worktree(mains[0].path, path, project)
+        with self.acting(user):
+            if kind == 0:
+                os.mkdir(path)
+                self.write(path, project)
+            elif kind == 1 or not mains:
+                self.make_repository(path, project)
+            else:
+                tree.git_dir = self.make_worktree(mains[0].path, path, project)
         self.trees.append(tree)
         if is_entered:
             self.lease(self.trees.index(tree), None)
@@ -371,11 +409,12 @@ class Leases(RuleBasedStateMachine):
             return
         tally["operations"] += 1
         path = self.new_path(tree.user)
-        os.rename(tree.path, path)
+        with self.acting(tree.user):
+            os.rename(tree.path, path)
+            if tree.git_dir:
+                with open(f"{tree.git_dir}/gitdir", "w", encoding="ascii") as file:
+                    file.write(f"{path}/.git\n")
         tree.path = path
-        if tree.git_dir:
-            with open(f"{tree.git_dir}/gitdir", "w", encoding="ascii") as file:
-                file.write(f"{path}/.git\n")
         if is_entered:
             self.lease(self.trees.index(tree), None)
 
@@ -389,7 +428,8 @@ class Leases(RuleBasedStateMachine):
             return
         tally["operations"] += 1
         path = self.new_path(tree.user)
-        shutil.copytree(tree.path, path)
+        with self.acting(tree.user):
+            shutil.copytree(tree.path, path)
         self.trees.append(Tree(tree.user, tree.project, path))
 
     @rule(number=numbers_of_trees, again=st.booleans())
@@ -408,11 +448,12 @@ class Leases(RuleBasedStateMachine):
         if not again:
             return
         made = Tree(tree.user, tree.project, tree.path)
-        if tree.git_dir:
-            main = tree.git_dir.partition("/.git/")[0]
-            made.git_dir = self.make_worktree(main, tree.path, tree.project)
-        else:
-            self.make_repository(tree.path, tree.project)
+        with self.acting(tree.user):
+            if tree.git_dir:
+                main = tree.git_dir.partition("/.git/")[0]
+                made.git_dir = self.make_worktree(main, tree.path, tree.project)
+            else:
+                self.make_repository(tree.path, tree.project)
         self.trees.append(made)
         self.lease(self.trees.index(made), None)
 
@@ -439,7 +480,7 @@ class Leases(RuleBasedStateMachine):
     def lose(self, user: str, how: str) -> None:
         """Damage a registry, or lose it."""
         tally["operations"] += 1
-        file = f"{self.top}/{user}/registry.db"
+        file = f"{self.state(user)}/registry.db"
         if not os.path.exists(file):
             return
         tally["lost"] += 1
@@ -457,7 +498,7 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def no_port_has_two_leases(self) -> None:
-        """No port is leased twice, but where the clash was said to who asked for it or came back."""
+        """No port is leased twice, but where the clash was said to who asked for it or is back."""
         owners: dict[int, list[Key]] = {}
         for key, held in self.held.items():
             if key.slot and not held.told and not self.is_away(held):
