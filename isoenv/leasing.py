@@ -197,27 +197,29 @@ def _insert(
     registry.disown(place.git_dir or place.root, token.value if token else None)
     own = token if token and not identity.is_copied(registry, place, token) else None
     remembered = own.entries.get(project.key) if own else None
+    rested = registry.resting(project, own.value if own else None)
     slot, name = asked, remembered[1] if remembered else os.path.basename(place.root)
     if asked is not None:
         check_slot(claim.config, asked)
         _make_room(registry, project, asked)
-    elif remembered and _is_open(registry, claim, remembered[0]):
+    elif remembered and _is_open(registry, claim, remembered[0], rested):
         slot = remembered[0]
     elif place.is_main and _open_main_slot(registry, claim.project, notes):
         slot = 0
     if slot is None:
-        rested = registry.resting(project, own.value if own else None)
         slot = _choose(registry, claim, os.path.basename(place.root), rested, notes)
     wanted = checkout.instance_name(name or project.name, project.name, RESERVED)
     return registry.insert(project, slot, _free_name(registry, project, wanted))
 
 
-def _is_open(registry: Registry, claim: Claim, slot: int) -> bool:
-    """Whether nobody has taken a slot that a checkout remembers, or reserved its ports."""
+def _is_open(registry: Registry, claim: Claim, slot: int, rested: set[int]) -> bool:
+    """Whether nobody has had a slot since, that a checkout remembers, or has reserved its ports."""
     if slot > reserving.last_slot(claim.config) or registry.with_slot(claim.project, slot):
         return False
+    if slot == 0:
+        return True
     ports = reserving.formula(claim.config, slot).values()
-    return slot == 0 or not any(
+    return slot not in rested and not any(
         registry.reserved_by(port) or registry.host.claim(port) for port in ports
     )
 

@@ -60,11 +60,17 @@ def main() -> None:
             start(options.seed + 1_000_000 * job, -(-options.operations // jobs), home)
             for job in range(jobs)
         ]
-        for process in started:
-            printed, _ = process.communicate()
-            if process.returncode:
-                sys.exit(f"seed {options.seed}: a promise was broken, see above")
-            done += Counter(json.loads(printed))
+        try:
+            for process in started:
+                printed, _ = process.communicate()
+                if process.returncode:
+                    sys.exit(f"seed {options.seed}: a promise was broken, see above")
+                done += Counter(json.loads(printed))
+        finally:
+            # What they work in is about to be removed.
+            for process in started:
+                process.kill()
+                process.communicate()
     print(  # noqa: T201  # its output
         f"{done['operations']} operations, {done['killed']} of them killed in the middle, "
         f"{done['lost']} registries damaged or lost: {time.monotonic() - began:.0f} s in {jobs} "
