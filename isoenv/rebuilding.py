@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 ID_BITS = 40
 
 _PROJECT = "INSERT OR IGNORE INTO project (key, name) VALUES (?, ?)"
-# Not where its slot, its name or its token is taken: it gets what is free when it is used.
+# Not where its slot, its name or its token is taken: it gets what is free when it is used. Nor
+# where the slot was given back: a copy made before that remembers it still.
 _LEASE = """
 INSERT OR IGNORE INTO lease
   (project_id, slot, name, token, root, git_dir, device, inode, created_at)
-SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM project WHERE key = ?
+SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM project WHERE key = ?9
+AND NOT EXISTS (SELECT * FROM rest WHERE project_id = project.id AND slot = ?1)
 """
 
 

@@ -70,7 +70,7 @@ def main() -> None:
             # What they work in is about to be removed.
             for process in started:
                 process.kill()
-                process.communicate()
+                process.wait()
     print(  # noqa: T201  # its output
         f"{done['operations']} operations, {done['killed']} of them killed in the middle, "
         f"{done['lost']} registries damaged or lost: {time.monotonic() - began:.0f} s in {jobs} "

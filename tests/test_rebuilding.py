@@ -346,6 +346,26 @@ def test_a_stale_mirror_is_completed_by_what_checkouts_remember(
     assert [(each.lease.slot, each.lease.name, each.lease.root) for each in kept(state)] == before
 
 
+def test_a_slot_that_was_given_back_is_nobodys_after_a_rebuild(
+    isoenv: Run, state: Path, trees: list[Path], make_repo: Callable[[str], Path]
+) -> None:
+    main = make_repo("other")
+    (main / "isoenv.toml").write_text(BLOCKS)
+    # Copied before it was given back, it remembers what it never held itself.
+    assert isoenv("claim", "5", cwd=main).returncode == 0
+    copy = main.parent / "copy"
+    shutil.copytree(main, copy)
+    assert isoenv("exec", ".", "true", cwd=copy).returncode == 0
+    shutil.rmtree(copy)
+    shutil.copytree(main, copy)
+    assert isoenv("release", cwd=main).returncode == 0
+    before = kept(state)
+    (state / "registry.db").unlink()
+    assert "is rebuilt with" in isoenv("list", cwd=trees[0]).stderr
+    assert kept(state) == before
+    assert 5 not in {each.lease.slot for each in before}
+
+
 @pytest.mark.parametrize("how", ["stale", "missing", "garbage"])
 def test_who_opens_it_next_brings_a_mirror_up_to_date(
     isoenv: Run, state: Path, trees: list[Path], how: str
