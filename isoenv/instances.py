@@ -24,13 +24,13 @@ from isoenv import (
 )
 from isoenv.errors import IsoenvError, NotFoundError
 from isoenv.models import Config, Instance, Lease, Project
+from isoenv.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from isoenv.context import Caller, Context
     from isoenv.models import Environment
-    from isoenv.registry import Registry
 
 SLOT_VARIABLE = "ISOENV_INSTANCE"
 # The slot that isoenv itself exported, so that a value of the user's own can be told from it.
@@ -85,7 +85,7 @@ def select(
         return replace(_numbered(here, registry, pinned, lease=lease), pinned=True)
     context.require_trust(here)
     held = leasing.find(registry, here.claim) if here.checkout else None
-    asked, in_shell = _asked_slot(here) or (None, False)
+    asked, in_shell = _asked_slot(here, registry) or (None, False)
     if asked is not None and not (held and held.slot == asked):
         taken = registry.with_slot(here.project, asked)
         if held or taken or here.checkout is None:
@@ -138,17 +138,32 @@ def _pinned_slot(here: Context) -> int | None:
     return number(slot) if key == here.project.key else None
 
 
-def _asked_slot(here: Context) -> tuple[int, bool] | None:
+def asked(caller: Caller) -> tuple[Project, int] | None:
+    """Return the instance that the user has asked for in the directory, changing nothing.
+
+    None where it is left to the directory. Raises IsoenvError.
+    """
+    here = context.find(caller)
+    if not os.path.exists(paths.registry_file(caller.state)):
+        found = _asked_slot(here, None)
+    else:
+        with Registry(caller.state, mend=False) as registry:
+            found = _asked_slot(here, registry)
+    return (here.project, found[0]) if found else None
+
+
+def _asked_slot(here: Context, registry: Registry | None) -> tuple[int, bool] | None:
     """Return the slot that a variable of the user's own asks for, and whether in the shell.
 
     The user's own is what is there without what isoenv has set. Where nothing was recorded, as
-    under direnv, isoenv's own slot is known from the variable beside it.
+    under direnv, isoenv's own slot is known from the variable beside it, or, as in a dotenv file
+    that it has printed, from the checkout that it says it is for.
     """
     names = slot_variables(here.config)
     own = launch.clean(here.caller.environ)
     for name in names:
         value = own.get(name)
-        if value and value != own.get(OWN_SLOT):
+        if value and value != own.get(OWN_SLOT) and not _is_anothers(value, own, registry):
             return _slot_value(name, value, "the environment"), True
     if here.base:
         file = f"{here.base}/.env"
@@ -157,6 +172,18 @@ def _asked_slot(here: Context) -> tuple[int, bool] | None:
             if name in found:
                 return _slot_value(name, found[name], file), False
     return None
+
+
+def _is_anothers(value: str, own: Mapping[str, str], registry: Registry | None) -> bool:
+    """Whether a slot is that of the checkout that an environment without a record is for."""
+    root = own.get("ISOENV_ROOT")
+    if not root or registry is None or OWN_SLOT in own:
+        return False
+    return any(
+        (str(lease.slot), lease.root) == (value, root)
+        for project in registry.projects(own.get("ISOENV_PROJECT", ""))
+        for lease in registry.leases(project)
+    )
 
 
 def _slot_value(name: str, value: str, source: str) -> int:

@@ -48,12 +48,16 @@ def status(environ: Mapping[str, str], operands: Sequence[str]) -> tuple[str, in
 def _place(environ: Mapping[str, str], asked: str) -> str | None:
     """Return where the record is, if it is certain which instance is meant."""
     state = paths.state_dir(environ)
-    if launch.base_of(os.getcwd()) is None:
+    base = launch.base_of(os.getcwd())
+    if base is None:
         return (
             paths.services_dir(state, SKYPILOT, int(asked)) + f"/{SERVICE}"
             if asked != "."
             else None
         )
+    if asked == "." and environ.get("ISOENV_ROOT", base) != base:
+        # An environment of another checkout, which is worth a word.
+        return None
     ready = launch.warm(environ, "sky")
     if ready is None or ready.use != generated.ALL:
         return None

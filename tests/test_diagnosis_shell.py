@@ -69,7 +69,7 @@ def test_an_instance_that_was_chosen_by_number_is_not_foreign(repo: Path) -> Non
 def test_an_environment_of_a_checkout_that_is_gone_is_found_anywhere(tmp_path: Path) -> None:
     [found] = findings(tmp_path, {"ISOENV_ROOT": "/elsewhere", "ISOENV_INSTANCE": "2"})
     assert found.kind == "foreign-environment"
-    assert found.message == "this environment was computed for /elsewhere (slot 2), which is gone"
+    assert found.message == "this environment is that of ?:2 in /elsewhere, which is gone"
     assert kinds(tmp_path, {"ISOENV_ROOT": str(tmp_path)}) == []
 
 

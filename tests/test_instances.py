@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Allow = Callable[[Path], None]
 
 NESTED = f"{quote(sys.executable)} -m isoenv"
+# What is said of an environment that came from elsewhere is another test's.
+QUIET = {"ISOENV_LOG": "quiet"}
 
 CONFIG = """
 project = "{project}"
@@ -158,10 +160,10 @@ def test_what_isoenv_exported_for_another_checkout_is_not_the_users_own(
     assert isoenv("show", cwd=shop).returncode == 0
     script = f'echo "$SHOP_SLOT" && cd {quote(str(feature))} && {NESTED} port web'
     for _ in range(2):
-        done = isoenv("exec", ".", "sh", "-c", script, cwd=shop)
+        done = isoenv("exec", ".", "sh", "-c", script, cwd=shop, env=QUIET)
         assert failure(done) == (0, f"0\n{base + 1000}\n", "")
     script = f"cd {quote(str(feature))} && SHOP_SLOT=5 {NESTED} port web"
-    done = isoenv("exec", ".", "sh", "-c", script, cwd=shop)
+    done = isoenv("exec", ".", "sh", "-c", script, cwd=shop, env=QUIET)
     assert failure(done) == (0, f"{base + 5000}\n", "")
 
 
@@ -210,7 +212,7 @@ def test_a_name_pins_and_a_dot_does_not(
     script = f"cd {quote(str(shop))} && {NESTED} port web"
     done = isoenv("exec", "feature", "sh", "-c", script, cwd=shop)
     assert failure(done) == (0, f"{base + 1000}\n", "")
-    done = isoenv("exec", ".", "sh", "-c", script, cwd=feature)
+    done = isoenv("exec", ".", "sh", "-c", script, cwd=feature, env=QUIET)
     assert failure(done) == (0, f"{base}\n", "")
 
 

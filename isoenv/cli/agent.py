@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from isoenv.agents.installation import Plan
     from isoenv.agents.settings import Note
+    from isoenv.context import Caller
 
 AGENT = click.argument("agent", metavar="claude", type=click.Choice(["claude"]))
 
@@ -60,8 +61,9 @@ def install(agent: str, *, user: bool, shared: bool, yes: bool) -> None:  # noqa
       isoenv agent install claude
       isoenv agent install claude --user --yes
     """
-    caller = start.caller()
-    plan = installation.installing(caller, _level(user=user, shared=shared))
+    level = _level(user=user, shared=shared)
+    caller = _acting(level)
+    plan = installation.installing(caller, level)
     written = _carry_out(plan, yes=yes)
     for note in plan.notes:
         start.say(_left_alone(note, plan.file, caller.state))
@@ -84,7 +86,8 @@ def uninstall(agent: str, *, user: bool, shared: bool, yes: bool) -> None:  # no
     Example:
       isoenv agent uninstall claude
     """
-    plan = installation.removing(start.caller(), _level(user=user, shared=shared))
+    level = _level(user=user, shared=shared)
+    plan = installation.removing(_acting(level), level)
     _carry_out(plan, yes=yes)
 
 
@@ -136,6 +139,11 @@ def _level(*, user: bool, shared: bool) -> str:
     if user and shared:
         raise UsageError("`--user` or `--shared`: these are two files")
     return installation.USER if user else installation.SHARED if shared else installation.LOCAL
+
+
+def _acting(level: str) -> Caller:
+    """Return the caller; all settings but the user's own are those of the directory."""
+    return start.caller() if level == installation.USER else start.here()
 
 
 def _carry_out(plan: Plan, *, yes: bool) -> bool:

@@ -31,7 +31,7 @@ def command() -> None:
 
 def decide(verdict: str) -> None:
     """Record the verdict on the files of this place, showing what is new about them."""
-    caller = start.caller()
+    caller = start.here()
     here = context.find(caller)
     subjects = here.subjects or here.offers
     if here.checkout is None or here.base is None or not subjects:

@@ -45,7 +45,7 @@ def command(operands: tuple[str, ...], *, follow: bool, lines: int, as_json: boo
 
 def _target(instance: str | None, *, lease: bool) -> targets.Target:
     try:
-        return targets.of(start.caller("sky"), instance, [targets.API], lease=lease)
+        return targets.of(start.here(instance, "sky"), instance, [targets.API], lease=lease)
     except NotFoundError as error:
         if str(error).startswith("no service"):
             raise NotFoundError(f"{error}: `[services.api]` makes one") from None

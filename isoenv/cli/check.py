@@ -83,7 +83,7 @@ def last_slot(of: Config) -> int:
 
 def _own_files() -> list[str]:
     """Return the files that configure the current directory, as people would name them."""
-    caller = start.caller()
+    caller = start.here()
     place = checkout.locate(caller.directory)
     base = place.base if place else caller.directory
     here = os.path.realpath(caller.directory)

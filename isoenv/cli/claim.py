@@ -27,7 +27,7 @@ def command(instance: str | None, name: str | None) -> None:
     slot = None if instance in (None, ".") else instances.number(instance)
     if slot is None and instance not in (None, "."):
         raise UsageError(f"{instance} is no slot: `isoenv claim 3 --name {instance}`")
-    caller = start.caller()
+    caller = start.here()
     here = context.find(caller)
     context.require_trust(here)
     with start.registry(caller) as registry:

@@ -72,7 +72,7 @@ def create(instance: str | None, timeout: float) -> None:
       isoenv db create
       isoenv db create 3 --timeout 120
     """
-    caller = start.caller()
+    caller = start.here(instance)
     selected, environment = _selected(caller, instance)
     with _at_work():
         lifecycle.create_missing(selected, environment, start.say, timeout)
@@ -93,7 +93,7 @@ def drop(instance: str | None, timeout: float, *, force: bool) -> None:
       isoenv db drop
       isoenv db drop 3 --force
     """
-    caller = start.caller()
+    caller = start.here(instance)
     selected, environment = _selected(caller, instance, lease=False)
     lifecycle.drop(selected, environment, start.say, timeout, force=force)
 
@@ -113,7 +113,7 @@ def reset(instance: str | None, timeout: float, *, force: bool) -> None:
       isoenv db reset
       isoenv db reset 3 --force
     """
-    caller = start.caller()
+    caller = start.here(instance)
     selected, environment = _selected(caller, instance)
     with _at_work():
         lifecycle.reset(selected, environment, start.say, timeout, force=force)
@@ -134,7 +134,7 @@ def list_(instance: str | None, *, as_json: bool) -> int:
       isoenv db list
       isoenv db list 3 --json
     """
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         chosen = list(_chosen(caller, registry, instance))
     looks: list[tuple[Selected, Look]] = []
@@ -221,7 +221,7 @@ def _selected(caller: Caller, instance: str | None, *, lease: bool = True) -> Fo
 
 def _of_main(name: str) -> tuple[Selected, Target]:
     """Return slot 0 and its database of that name."""
-    caller = start.caller()
+    caller = start.here()
     selected, environment = _selected(caller, "0", lease=False)
     for target in targets.of(selected, environment):
         if target.name == name:

@@ -27,7 +27,7 @@ def command(flag: str, instance: str | None, *, steal: bool) -> None:
 
 def turn(flag: str, instance: str | None, *, on: bool, steal: bool = False) -> None:
     """Set the flag, and let shells that have the old value notice."""
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         selected = instances.select(
             caller, registry, instance, lease=False, check=lambda config: flags.named(config, flag)

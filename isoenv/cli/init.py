@@ -35,7 +35,7 @@ def command(preset: str | None, *, yes: bool, dry_run: bool) -> None:
       isoenv init --dry-run
       isoenv init --preset orient --yes
     """
-    caller = start.caller()
+    caller = start.here()
     place = checkout.locate(caller.directory)
     root = place.checkout.root if place else caller.directory
     target = f"{root}/{paths.CONFIG_NAME}"

@@ -43,7 +43,7 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
     """
     if watch and as_json:
         raise UsageError("`--watch` is for people: leave out `--json`")
-    caller = start.caller()
+    caller = start.caller() if every else start.here()
     # A plain dict: `os.environ` decodes at each look, and each lease takes several.
     caller = replace(caller, environ=dict(caller.environ))
     with start.registry(caller) as registry:

@@ -16,7 +16,6 @@ from isoenv.coordination.lock import Lock
 from isoenv.errors import UsageError
 
 if TYPE_CHECKING:
-    from isoenv.context import Caller
     from isoenv.coordination.lock_record import Holder
     from isoenv.coordination.lock_scope import Scope
 
@@ -105,7 +104,7 @@ def run(  # noqa: PLR0913  # click passes each option by name
       isoenv lock run gpu --slots 2 -- python train.py
       isoenv lock run --global apt -- sudo apt-get update
     """
-    scope = _scope(start.caller(), everywhere=everywhere)
+    scope = _scope(everywhere=everywhere)
     lock = Lock(name, timeout=timeout, shared=shared, slots=slots, scope=scope)
     lock.acquire(command)
     try:
@@ -141,7 +140,7 @@ def acquire(
       export ISOENV_LOCK_TOKEN=$(isoenv lock acquire enigma --ttl 600)
     """
     caller = start.caller()
-    scope = _scope(caller, everywhere=everywhere)
+    scope = _scope(everywhere=everywhere)
     # What is no name, or no time, is refused before a session is made.
     scope.lock(name)
     sticky.check_ttl(ttl)
@@ -164,7 +163,7 @@ def release(name: str, session: str | None, *, everywhere: bool) -> None:
       isoenv lock release enigma
     """
     caller = start.caller()
-    directory = _scope(caller, everywhere=everywhere).lock(name)
+    directory = _scope(everywhere=everywhere).lock(name)
     with closing(current.named_or_nameless(caller, session)) as handle:
         sticky.release(directory, name, handle.record)
 
@@ -190,9 +189,10 @@ def list_(*, as_json: bool) -> None:
     output.write_table(headers, [row for locked in found for row in _rows(locked)])
 
 
-def _scope(caller: Caller, *, everywhere: bool) -> Scope:
+def _scope(*, everywhere: bool) -> Scope:
     if not everywhere:
-        return lock_scope.of(caller)
+        return lock_scope.of(start.here())
+    caller = start.caller()
     if paths.store_url(caller.environ):
         # Who shares sessions with other hosts could take it for a lock of all of them.
         raise UsageError(

@@ -45,7 +45,7 @@ def set_value(name: str, value: float, session: str | None) -> None:
     Example:
       isoenv metrics set confidence 99.2
     """
-    current.named_or_nameless(start.caller(), session).metrics.set(name, value)
+    current.named_or_nameless(start.acting(session), session).metrics.set(name, value)
 
 
 @command.command("add", context_settings={"ignore_unknown_options": True})
@@ -60,7 +60,7 @@ def add_value(name: str, value: float, session: str | None) -> None:
       isoenv metrics add agents 25
       isoenv metrics add agents -1
     """
-    current.named_or_nameless(start.caller(), session).metrics.add(name, value)
+    current.named_or_nameless(start.acting(session), session).metrics.add(name, value)
 
 
 @command.command()
@@ -78,7 +78,7 @@ def show(session: str | None, instance: str | None, *, as_json: bool) -> None:
       isoenv metrics show
       isoenv metrics show --instance 2 --json
     """
-    caller = start.caller()
+    caller = start.here(instance or session)
     store = open_store(caller.state)
     reaping.reap(store)
     word = session or caller.environ.get(current.VARIABLE)

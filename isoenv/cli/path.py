@@ -24,7 +24,7 @@ def command(subpath: str, instance: str | None) -> None:
     """
     if subpath.startswith("/") or ".." in subpath.split("/"):
         raise UsageError(f"{subpath} leaves the instance's directory: name a path inside it")
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False)
         found = instances.instance(selected, registry)

@@ -31,7 +31,7 @@ def command(name: str, instance: str | None) -> None:
             known = ", ".join(config.ports) or "none"
             raise NotFoundError(f"no port {name}: isoenv.toml has {known}")
 
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False, check=check)
         check(selected.context.config)

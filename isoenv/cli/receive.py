@@ -44,7 +44,7 @@ def command(
     """
     if peek and (follow or wait is not None):
         raise UsageError("`--peek` looks once: leave out `--wait` and `--follow`")
-    handle = current.named_or_nameless(start.caller(), session)
+    handle = current.named_or_nameless(start.acting(session), session)
     if peek:
         _write(handle.peek(), as_json=as_json)
         return 0

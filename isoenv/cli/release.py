@@ -21,7 +21,7 @@ def command(instance: str | None) -> None:
       isoenv release
       isoenv release 3
     """
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         if instance in (None, "."):
             here = context.find(caller)

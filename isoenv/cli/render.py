@@ -21,7 +21,7 @@ def command(targets: tuple[str, ...]) -> None:
       isoenv render
       isoenv render docker/nginx-local.conf
     """
-    caller = start.caller()
+    caller = start.here()
     with start.registry(caller) as registry:
         selected = instances.select(
             caller, registry, None, check=lambda config: rendering.check(config, targets)

@@ -35,7 +35,7 @@ def command(to: str, text: str | None, ttl: float, session: str | None) -> None:
     """
     if text in (None, "-"):
         text = _standard_input()
-    caller = start.caller()
+    caller = start.acting(session)
     reached = current.named_or_nameless(caller, session).send(to, str(text), ttl=ttl)
     if not reached:
         start.say(f"no session is {to} now: the message waits {ttl:g} s for one")

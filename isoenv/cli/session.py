@@ -49,7 +49,7 @@ def start_one(name: str | None, pid: int | None, labels: dict[str, str], *, new:
     """
     if new and name is None:
         raise UsageError("`--new` of which name? `isoenv session start --name bot1 --new`")
-    caller = start.caller()
+    caller = start.here()
     identity = registering.identify(liveness.parent() if pid is None else pid)
     where = place.find(caller.environ, caller.directory)
     record = registering.draft(identity, name, where, labels)

@@ -21,7 +21,7 @@ def command(instance: str | None) -> None:
       isoenv setup
       isoenv setup 2
     """
-    target = targets.of(start.caller(), instance, (), lease=True)
+    target = targets.of(start.here(instance), instance, (), lease=True)
     if not target.setup.steps:
         start.say(f"{target.title} needs no setup: `[setup]` in isoenv.toml says what it needs")
     elif not setup.run(target.setup, start.say):

@@ -32,7 +32,7 @@ def command(instance: str | None, style: str, *, reveal: bool) -> None:
       isoenv show 2 --format json
       isoenv show feature-auth --format dotenv > .env.feature
     """
-    caller = start.caller()
+    caller = start.here(instance)
     with start.registry(caller) as registry:
         selected = instances.select(caller, registry, instance, lease=False)
         environment = instances.environment(selected, registry)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from isoenv import entering
+from isoenv import entering, provenance
 from isoenv.cli import output
 from isoenv.context import Caller
+from isoenv.coordination import current
 from isoenv.errors import IsoenvError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,33 @@ def caller(program: str | None = None) -> Caller:
     except OSError:
         raise IsoenvError("the current directory is gone: `cd` somewhere else") from None
     return Caller(directory, os.environ, say, program)
+
+
+def here(instance: str | None = None, program: str | None = None) -> Caller:
+    """Return the caller of a command that the directory decides about, unless INSTANCE is named.
+
+    Says so where the environment that was inherited is another checkout's: what the command does
+    is right, and what other programs do in that environment is not.
+    """
+    found = caller(program)
+    if instance is None:
+        tell(found)
+    return found
+
+
+def acting(session: str | None) -> Caller:
+    """Return the caller of a command that acts as a session; without one the directory decides."""
+    return here(session or next(filter(None, map(os.environ.get, current.ACTING)), None))
+
+
+def tell(of: Caller) -> None:
+    """Say whose environment this is, where it is not the one of the directory."""
+    if of.environ.get("ISOENV_LOG") == "quiet" or not of.environ.get("ISOENV_ROOT"):
+        return
+    asked = click.get_current_context().find_root().params.get("directory")
+    # Who has named the directory knows that it is another one.
+    if asked is None and (found := provenance.foreign(of)):
+        say(f"{found}: {found.remedy}")
 
 
 def registry(of: Caller) -> Registry:

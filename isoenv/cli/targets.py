@@ -61,6 +61,8 @@ def find(operands: Sequence[str], *, lease: bool) -> Target:
     """
     caller = start.caller()
     instance = instance_of(caller, operands)
+    if instance is None:
+        start.tell(caller)
     names = operands if instance is None else operands[1:]
     try:
         return of(caller, instance, names, lease=lease)

@@ -36,4 +36,5 @@ def _enable(operands: tuple[str, ...], flag: str) -> None:
         instances.select(
             start.caller(), registry, instance, check=lambda config: flags.named(config, flag)
         )
-    enable.turn(flag, instance, on=True)
+    # That another environment was inherited is said once, with the services.
+    enable.turn(flag, instance or ".", on=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 VARIABLE = "ISOENV_SESSION"
 # What Claude Code says of itself to its commands: the name that its hooks have registered it by.
 CLAUDE_VARIABLE = "CLAUDE_CODE_SESSION_ID"
+ACTING = (VARIABLE, CLAUDE_VARIABLE)
 
 
 def named(caller: Caller, asked: str | None) -> Handle:

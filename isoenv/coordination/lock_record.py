@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from isoenv import liveness, process
+from isoenv import launch, liveness, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,10 +162,25 @@ def _describe(argv: Sequence[str]) -> str:
     with contextlib.suppress(OSError):
         identity = process.identify(os.getpid())
     known: dict[str, object] = asdict(identity) if identity else {"pid": os.getpid()}
-    project, slot = os.environ.get("ISOENV_PROJECT"), os.environ.get("ISOENV_INSTANCE")
-    known["instance"] = f"{project}:{slot}" if project and slot else None
+    known["instance"] = _instance()
     known["command"] = shlex.join(argv)[:COMMAND] or None
     return json.dumps(known)
+
+
+def _instance() -> str | None:
+    """Return the instance of this process as ``project:slot``, if it has one."""
+    project, slot = os.environ.get("ISOENV_PROJECT"), os.environ.get("ISOENV_INSTANCE")
+    if not (project and slot):
+        return None
+    directory = "/"
+    with contextlib.suppress(OSError):
+        directory = os.getcwd()
+    if launch.base_of(directory) in (None, os.environ.get("ISOENV_ROOT")):
+        return f"{project}:{slot}"
+    from isoenv.coordination import place  # more than all else to import
+
+    where = place.find(os.environ, directory)
+    return f"{where.project.name}:{where.slot}" if where and where.slot is not None else None
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from isoenv import context, instances, launch, leasing, paths
+from isoenv import context, instances, leasing, paths, provenance
 from isoenv.context import Caller
 from isoenv.coordination.records import Place
 from isoenv.errors import IsoenvError, NotFoundError
@@ -33,7 +33,7 @@ def find(environ: Mapping[str, str], directory: str) -> Place | None:
 
 
 def _loaded(caller: Caller) -> Place | None:
-    """Return the instance of the environment, unless it is that of another directory."""
+    """Return the instance of the environment, unless it is that of another checkout."""
     environ = caller.environ
     project, slot = environ.get("ISOENV_PROJECT"), environ.get(instances.SLOT_VARIABLE, "")
     number = instances.number(slot)
@@ -43,11 +43,7 @@ def _loaded(caller: Caller) -> Place | None:
     name = environ.get("ISOENV_NAME")
     if pinned == slot:
         return Place(Project(key, project), number, name)
-    base = launch.base_of(directory) if (directory := caller.directory) else None
-    root = environ.get("ISOENV_ROOT")
-    if base is not None and base != root and not (root and base.startswith(f"{root}/")):
-        return None
-    return Place(Project(project, project), number, name)
+    return None if provenance.foreign(caller) else Place(Project(project, project), number, name)
 
 
 def _known(registry: Registry, caller: Caller, loaded: Place) -> Place:

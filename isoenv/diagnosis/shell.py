@@ -8,7 +8,7 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
-from isoenv import checkout, envdiff, instances, paths
+from isoenv import envdiff, paths, provenance
 from isoenv.diagnosis.finding import Finding, several
 from isoenv.errors import IsoenvError
 
@@ -57,24 +57,9 @@ def _hook(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _foreign(caller: Caller) -> Iterator[Finding]:
-    """Find an environment that was computed for another checkout than this one.
-
-    Who has chosen an instance by `exec 3 bash` has it on purpose.
-    """
-    root = caller.environ.get("ISOENV_ROOT")
-    if not root or instances.PIN in caller.environ:
-        return
-    slot = caller.environ.get("ISOENV_INSTANCE", "?")
-    environment = f"this environment was computed for {root} (slot {slot})"
-    remedy = "isoenv's commands do not use it; other programs do: `isoenv exec . COMMAND`"
-    try:
-        place = checkout.locate(caller.directory)
-    except IsoenvError:
-        return
-    if place and place.base != root:
-        yield Finding("foreign-environment", f"{environment}, and this is {place.base}", remedy)
-    elif not os.path.isdir(root):
-        yield Finding("foreign-environment", f"{environment}, which is gone", remedy)
+    """Find an environment that was computed for another checkout than this one."""
+    if found := provenance.foreign(caller):
+        yield Finding("foreign-environment", str(found), found.remedy)
 
 
 def _other_injectors(environ: Mapping[str, str]) -> Iterator[Finding]:
