@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from isoenv import entering, provenance
+from isoenv import entering
 from isoenv.cli import output
 from isoenv.context import Caller
-from isoenv.coordination import current
 from isoenv.errors import IsoenvError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def here(instance: str | None = None, program: str | None = None) -> Caller:
 
 def acting(session: str | None) -> Caller:
     """Return the caller of a command that acts as a session; without one the directory decides."""
+    from isoenv.coordination import current  # more than most commands import
+
     return here(session or next(filter(None, map(os.environ.get, current.ACTING)), None))
 
 
@@ -52,6 +53,8 @@ def tell(of: Caller) -> None:
     """Say whose environment this is, where it is not the one of the directory."""
     if of.environ.get("ISOENV_LOG") == "quiet" or not of.environ.get("ISOENV_ROOT"):
         return
+    from isoenv import provenance
+
     asked = click.get_current_context().find_root().params.get("directory")
     # Who has named the directory knows that it is another one.
     if asked is None and (found := provenance.foreign(of)):
