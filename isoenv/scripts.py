@@ -41,6 +41,13 @@ else
 fi
 """
 
+# In bash, where a command line was given and nothing else: what is defined is in no script.
+_FOLLOWING = """\
+case ${{BASH_VERSION-}} in '' | [1-3].* | 4.[0-3].*) ;; *)
+  case $- in *i*) ;; *c*) eval {} ;; esac
+esac
+"""
+
 # More than any launcher of ours has, in characters.
 LAUNCHER_LIMIT = 1 << 20
 
@@ -75,6 +82,12 @@ def hook(shell: str, *, no_prompt: bool) -> str:
         # Two in one file that every sh can read: bash parses the second, dash the first, never.
         parts = [_WITHOUT_PROMPT.format(*map(spelling.quote, parts))]
     return "\n".join(parts)
+
+
+def agent() -> str:
+    """Return what BASH_ENV names in agents' shells: no prompt, and it follows `cd`."""
+    following = _FOLLOWING.format(shells.named("bash").quote(text("cd.bash")))
+    return hook("bash", no_prompt=True) + following
 
 
 def executable() -> str:

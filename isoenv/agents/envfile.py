@@ -19,7 +19,7 @@ def write(state: str) -> str:
     from isoenv import scripts
 
     file = paths.agent_env_file(state)
-    content = os.fsencode(scripts.hook("bash", no_prompt=True)) + _mark()
+    content = os.fsencode(scripts.agent()) + _mark()
     if files.read(file, LIMIT) != content:
         paths.make_private(state)
         files.replace(file, content)
@@ -38,13 +38,14 @@ def _mark() -> bytes:
     """Return the line that says from what the file was made: script, version, interpreter."""
     package = os.path.dirname(os.path.abspath(__file__)).rpartition("/")[0]
     made_from = [__version__, os.path.dirname(sys.executable)]
-    for script in (f"{package}/_shell/env.sh", f"{package}/../shell/env.sh"):
+    installed = f"{package}/_shell"
+    shell = installed if os.path.isdir(installed) else f"{package}/../shell"
+    for script in ("env.sh", "cd.bash"):
         try:
-            status = os.stat(script)
+            status = os.stat(f"{shell}/{script}")
         except OSError:
             continue
         made_from += [str(status.st_mtime_ns), str(status.st_size)]
-        break
     return os.fsencode(f"# {made_from!a}\n")
 
 
