@@ -12,7 +12,7 @@ PACKAGES := git zsh fish direnv shellcheck strace dash ksh busybox \
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-skypilot lint bench completions readme soak clean
+.PHONY: help demo test test-skypilot test-claude lint bench completions readme soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list what can be made
@@ -29,6 +29,10 @@ test: .venv/dev  ## install what the tests need, and run them (PYTEST_ARGS="-k l
 test-skypilot: .venv/dev .venv/skypilot/bin/sky  ## install SkyPilot, and run two servers of it
 	@echo "testing with SkyPilot"
 	@ISOENV_TEST_SKY=$(CURDIR)/.venv/skypilot/bin $(BIN)/pytest -q -m skypilot $(PYTEST_ARGS)
+
+test-claude: .venv/dev .venv/claude/node_modules/.bin/claude  ## install Claude Code, and run it with a stand-in for the model
+	@echo "testing with Claude Code"
+	@ISOENV_TEST_CLAUDE=$(CURDIR)/.venv/claude/node_modules/.bin/claude $(BIN)/pytest -q -m claude $(PYTEST_ARGS)
 
 lint: .venv/dev  ## check style, types and shell scripts
 	@scripts/packages $(PACKAGES)
@@ -77,4 +81,9 @@ clean:  ## remove what was made
 	@echo "installing SkyPilot into .venv/skypilot"
 	@$(PYTHON) -m venv .venv/skypilot
 	@.venv/skypilot/bin/python -m pip install -q --disable-pip-version-check 'skypilot>=0.14,<0.15'
+	@touch $@
+
+.venv/claude/node_modules/.bin/claude: .venv/base
+	@echo "installing Claude Code into .venv/claude"
+	@npm install --silent --no-audit --no-fund --prefix .venv/claude @anthropic-ai/claude-code
 	@touch $@

@@ -10,43 +10,48 @@ if [[ ${BASH_SOURCE[0]-} == /* ]] &&
   \builtin unset -v __isoenv_agent_base
   __isoenv_agent_file=${BASH_SOURCE[0]}
 
-  # An agent gives its shells a snapshot of these functions, perhaps when there is no file any more.
+  # An agent gives its shells a snapshot of these three, perhaps when there is no file any more.
   function cd() {
     { \builtin local - && \builtin set +aeukxET; } 2>/dev/null
-    [[ -n ${__isoenv_agent_base+x} || -z ${__isoenv_agent_file-} ]] || __isoenv_agent_look
-    \builtin cd "$@" || \builtin return
-    [[ -z ${__isoenv_agent_file-} ]] || __isoenv_agent_follow cd "$@"
+    [[ -n ${__isoenv_agent_file-} ]] || { \builtin cd "$@" || \builtin return; \builtin return 0; }
+    __isoenv_agent_step cd "$@" || \builtin return
   }
   function pushd() {
     { \builtin local - && \builtin set +aeukxET; } 2>/dev/null
-    [[ -n ${__isoenv_agent_base+x} || -z ${__isoenv_agent_file-} ]] || __isoenv_agent_look
-    \builtin pushd "$@" || \builtin return
-    [[ -z ${__isoenv_agent_file-} ]] || __isoenv_agent_follow pushd "$@"
+    [[ -n ${__isoenv_agent_file-} ]] || { \builtin pushd "$@" || \builtin return; \builtin return 0; }
+    __isoenv_agent_step pushd "$@" || \builtin return
   }
   function popd() {
     { \builtin local - && \builtin set +aeukxET; } 2>/dev/null
-    [[ -n ${__isoenv_agent_base+x} || -z ${__isoenv_agent_file-} ]] || __isoenv_agent_look
-    \builtin popd "$@" || \builtin return
-    [[ -z ${__isoenv_agent_file-} ]] || __isoenv_agent_follow popd "$@"
+    [[ -n ${__isoenv_agent_file-} ]] || { \builtin popd "$@" || \builtin return; \builtin return 0; }
+    __isoenv_agent_step popd "$@" || \builtin return
   }
 
-  # Note where the environment is settled for: the checkout before the first step out of it.
-  function __isoenv_agent_look() {
+  # In another checkout take its environment. Outside of any all stays.
+  function __isoenv_agent_step() {
     \builtin local __isoenv_agent_found
-    __isoenv_agent_find || :
-    __isoenv_agent_base=${__isoenv_agent_found}
-  }
-
-  # In another checkout take its environment. Outside of any all stays. The last word of the command
-  # line is what $_ is to be.
-  function __isoenv_agent_follow() {
-    \builtin local __isoenv_agent_found
+    if [[ -z ${__isoenv_agent_base+x} ]]; then
+      __isoenv_agent_find || :
+      __isoenv_agent_base=${__isoenv_agent_found}
+    fi
+    \builtin "$@" 2>/dev/null || { __isoenv_agent_complain "$?" "$@" || \builtin return; }
     if __isoenv_agent_find && [ "${__isoenv_agent_found}" != "${__isoenv_agent_base}" ]; then
       __isoenv_agent_base=${__isoenv_agent_found}
       # shellcheck source=/dev/null # this one
       [[ ! -r ${__isoenv_agent_file} ]] || \builtin source "${__isoenv_agent_file}"
     fi
+    # For $_.
     \builtin : "$@"
+  }
+
+  # Fail with a status, and say why in the words that bash has outside of a function.
+  function __isoenv_agent_complain() {
+    \builtin local __isoenv_agent_status="$1" __isoenv_agent_said
+    \builtin shift
+    __isoenv_agent_said=$({ \builtin "$@" >/dev/null; } 2>&1)
+    __isoenv_agent_said=${__isoenv_agent_said#"${__isoenv_agent_file}: line "*: }
+    \builtin printf '%s: line %s: %s\n' "$0" "${BASH_LINENO[2]}" "${__isoenv_agent_said}" >&2
+    \builtin return "${__isoenv_agent_status}"
   }
 
   # Set __isoenv_agent_found to the nearest directory upwards with an entry .git or isoenv.toml.
