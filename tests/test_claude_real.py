@@ -62,12 +62,16 @@ def environment(url: str) -> dict[str, str]:
     return {**found, "PATH": f"{BIN}:{found['PATH']}"}
 
 
-def test_an_agent_has_the_environment_of_each_directory_that_it_is_in(
+@pytest.mark.parametrize("rc", ["", 'eval "$(isoenv hook bash)"\n'], ids=["bare", "hook"])
+def test_an_agent_has_the_environment_of_each_directory_that_it_is_in(  # noqa: PLR0913, PLR0917  # fixtures
     make_repo: Callable[[str], Path],
     linked: Callable[[Path, str], Path],
     isoenv: Isoenv,
     program: str,
+    home: Path,
+    rc: str,
 ) -> None:
+    (home / ".bashrc").write_text(rc)
     shop = make_repo("shop")
     (shop / "isoenv.toml").write_text(SHOP)
     (shop / ".git/info/exclude").parent.mkdir(exist_ok=True)

@@ -380,6 +380,22 @@ def test_what_was_loaded_without_a_record_is_not_taken_for_the_users_own_slot(
         assert len(notes(done)) == (words[0] == "port")
 
 
+def test_a_pin_of_another_project_says_nothing_of_an_instance_of_the_same_number(
+    inherited: tuple[Path, Path, dict[str, str]], isoenv: Isoenv, make_repo: Callable[[str], Path]
+) -> None:
+    assert inherited
+    blog = make_repo("blog")
+    (blog / "isoenv.toml").write_text('project = "blog"\n')
+    assert isoenv("claim", "3", cwd=blog).returncode == 0
+    done = isoenv("exec", ".", "env", "-0", cwd=blog)
+    pairs = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if "=" in pair)
+    env = pairs | {"__ISOENV_PIN": "3:shop"}
+    pid = str(os.getpid())
+    assert isoenv("session", "start", "--pid", pid, cwd=blog, env=env).returncode == 0
+    (found,) = json.loads(isoenv("list", "--json", cwd=blog).stdout)["instances"]
+    assert (found["slot"], found["sessions"]) == (3, 1)
+
+
 def test_a_lock_is_shown_with_the_instance_of_the_directory(
     inherited: tuple[Path, Path, dict[str, str]], isoenv: Isoenv
 ) -> None:

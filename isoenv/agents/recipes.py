@@ -13,9 +13,10 @@ ports, database names and directories, and your commands have those of the direc
 
 - Never write a port, database name or URL down: use the variables (`isoenv show` lists them) or
   `isoenv port NAME`.
-- To run something in this checkout's instance, just run it. A command line keeps the instance
-  of the directory that it starts in: after a `cd` in it, `isoenv exec . CMD`. In another instance
-  only if you were asked to: `isoenv exec INSTANCE CMD`.
+- To run something in this checkout's instance, just run it. In bash a command line goes along
+  with `cd`; in other shells it keeps the instance of the directory that it starts in: after a
+  `cd` in it, `isoenv exec . CMD`. In another instance only if you were asked to:
+  `isoenv exec INSTANCE CMD`.
 - Leave the other instances alone: stop no process, drop no database and delete no directory that
   is not yours. `isoenv list` shows whose is whose.
 - A port that is in use although it is yours belongs to something you have started, or to a

@@ -41,7 +41,8 @@ def _loaded(caller: Caller) -> Place | None:
         return None
     pinned, _, key = environ.get(instances.PIN, "").partition(":")
     name = environ.get("ISOENV_NAME")
-    if pinned == slot:
+    # In a checkout of another project it is that one's environment, perhaps of the same number.
+    if pinned == slot and (key == project or key.startswith("/")):
         return Place(Project(key, project), number, name)
     return None if provenance.foreign(caller) else Place(Project(project, project), number, name)
 
