@@ -40,8 +40,8 @@ if [[ ${BASH_SOURCE[0]-} == /* ]] &&
       # shellcheck source=/dev/null # this one
       [[ ! -r ${__isoenv_agent_file} ]] || \builtin source "${__isoenv_agent_file}"
     fi
-    # For $_.
-    \builtin : "$@"
+    # Whatever became of the environment, the directory is changed.
+    \builtin return 0
   }
 
   # Fail with a status, and say why in the words that bash has outside of a function.

@@ -78,6 +78,7 @@ def bash() -> Bash:
         f"pushd ../b >/dev/null; {SAY}; popd >/dev/null; {SAY}": "5200 4200",
         f"cd ../b; sh -c '{SAY}'; env | grep ^WEB_PORT=": "5200 WEB_PORT=5200",
         f"cd ../link; {SAY}; cd deep; {SAY}": "5200 5200",
+        f"cd ../inner; {SAY}; cd ..; {SAY}": "5200 5200",
         f'cd ../b; cd /; {SAY}; cd -- "$OLDPWD"; {SAY}': "5200 5200",
         f"cd ../b && cd / && cd ~- && cd ../it*; {SAY}": "4200",
         f"cd ../plain; {SAY}; cd ../b; {SAY}": "none 5200",
@@ -101,6 +102,7 @@ def test_the_environment_goes_along(  # noqa: PLR0913, PLR0917  # fixtures
 ) -> None:
     other = shop.parent / "b"
     (shop.parent / "link").symlink_to(other)
+    (shop.parent / "inner").symlink_to(other / "deep")
     make_repo(str(shop.parent / "plain"))
     for options in ((), ("-eu",), ("-f",)):
         if options == ("-f",) and "*" in script:
@@ -145,13 +147,24 @@ HOSTILE = (
         "exec 2>&-; cd deep",
         "exec >&-; cd deep",
     ),
-    *("time -p cd deep 2>/dev/null", "coproc cd deep; wait", "eval 'cd deep'; pwd -P", "cd deep#x"),
+    *(
+        "time -p cd deep 2>/dev/null",
+        "coproc cd deep; wait",
+        "eval 'cd deep'; pwd -P",
+        "cd linked",
+        "cd linked; cd ..",
+        "cd -P linked; cd ..",
+        "unset OLDPWD; cd linked && cd .",
+        "pushd linked; cd deep; popd",
+        "cd deep#x",
+    ),
 )
 
 
 @pytest.mark.parametrize("script", HOSTILE)
 def test_all_else_is_as_in_a_plain_bash(shop: Path, bash: Bash, script: str) -> None:
     (shop / "deep#x").mkdir()
+    (shop / "linked").symlink_to(shop / "deep/below")
     for options in ((), ("-eu",), ("-o", "pipefail")):
         plain = bash(f"{script}\n{STATE}", shop, *options, plain=True)
         ours = bash(f"{script}\n{STATE}", shop, *options)

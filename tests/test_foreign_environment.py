@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from subprocess import CompletedProcess
 
+    from conftest import Serving
+
     Isoenv = Callable[..., CompletedProcess[str]]
 
+NOT_RUNNING = 3
 ROOT = Path(__file__).resolve().parents[1]
 
 SHOP = """
@@ -394,6 +397,21 @@ def test_a_pin_of_another_project_says_nothing_of_an_instance_of_the_same_number
     assert isoenv("session", "start", "--pid", pid, cwd=blog, env=env).returncode == 0
     (found,) = json.loads(isoenv("list", "--json", cwd=blog).stdout)["instances"]
     assert (found["slot"], found["sessions"]) == (3, 1)
+
+
+def test_the_quick_answer_about_a_service_tells_it_too(
+    serving: Serving, linked: Callable[[Path, str], Path], isoenv: Isoenv
+) -> None:
+    serving.configure('[services.api]\nrun = "exec sleep 1000"')
+    other = linked(serving.root, "other")
+    done = isoenv("exec", ".", "env", "-0", cwd=serving.root)
+    pairs = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if "=" in pair)
+    assert isoenv("api", "start", cwd=other).returncode == 0
+    for env, expected in (({}, 0), (pairs, 1)):
+        done = isoenv("api", "status", cwd=other, env=env)
+        assert (done.returncode, len(notes(done))) == (0, expected)
+    assert isoenv("api", "status", cwd=serving.root, env=pairs).returncode == NOT_RUNNING
+    assert isoenv("api", "stop", cwd=other).returncode == 0
 
 
 def test_a_lock_is_shown_with_the_instance_of_the_directory(
