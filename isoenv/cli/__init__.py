@@ -59,7 +59,8 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Return the commands in the order help shows them."""
-        return list(COMMANDS)
+        # `list` is this package's own command, as soon as it has been imported.
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         """Return the command called ``cmd_name``, or None."""
