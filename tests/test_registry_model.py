@@ -252,8 +252,9 @@ class Leases(RuleBasedStateMachine):
         """Take note of what a checkout was given, which must be what it had."""
         key = Key(tree.user, tree.project, lease.slot)
         assert lease.root
-        was_away = self.pass_on(tree, lease)
-        told = any("also" in line for line in self.said)
+        before = self.pass_on(tree, lease)
+        # What was said to who had it before is not said again.
+        told = any("also" in line for line in self.said) or (before is not None and before.told)
         former = self.own(tree)
         at_key = self.held.get(key)
         if former == key and at_key:
@@ -268,7 +269,7 @@ class Leases(RuleBasedStateMachine):
         if at_key and at_key.tree is not tree:
             assert self.is_away(at_key), f"{key} was given twice"
         elif not asked and former is None and key.slot:
-            assert not told or was_away, f"{key} was chosen although it clashes"
+            assert not told or before, f"{key} was chosen although it clashes"
             rests_for = self.resting.get(key, lease.token)
             assert rests_for == lease.token, f"{key} did not rest"
         if former:
@@ -277,21 +278,22 @@ class Leases(RuleBasedStateMachine):
         self.resting.pop(key, None)
         self.held[key] = Held(tree, lease.name, dict(lease.ports), lease.root, lease.token, told)
 
-    def pass_on(self, tree: Tree, lease: Lease) -> bool:
+    def pass_on(self, tree: Tree, lease: Lease) -> Held | None:
         """Forget who had a lease before: a copy is the checkout itself where that has gone away.
 
-        Return whether somebody had: another registry may have its ports since it went away.
+        Return what they had of its slot: another registry may have the ports since they went away.
         """
-        was_away = False
+        before = None
         for key, held in list(self.held.items()):
             is_same = key[:2] == (tree.user, tree.project) and held.token == lease.token
             if is_same and held.tree is not tree:
                 assert self.is_away(held), f"{key} was passed on"
                 del self.held[key]
-                was_away |= key.slot == lease.slot
-                if key.slot != lease.slot:
+                if key.slot == lease.slot:
+                    before = held
+                else:
                     self.resting[key] = held.token
-        return was_away
+        return before
 
     def look_again(self, tree: Tree, *, asked: bool = False) -> None:
         """Find out what a killed process has done for a checkout: all of it, or nothing."""
