@@ -62,7 +62,7 @@ clean:  ## remove what was made
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: what `make demo` needs, and on top of it what tests and linters need.
-.venv/base: pyproject.toml
+.venv/base: pyproject.toml shell/isoenv.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "isoenv needs Python 3.11, this is $$($(PYTHON) --version): \`make PYTHON=…\`" >&2; exit 1; }
 	@PYTHON=$(PYTHON) scripts/packages python3-venv
