@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from isoenv import (
     context,
     directories,
+    envdiff,
     files,
     generated,
     instance_directories,
@@ -133,7 +134,7 @@ def _ready(selected: Selected, computed: Environment) -> generated.Ready:
     return generated.Ready(
         root=found.root,
         label=f"{found.project.name}/{found.slot} {found.name}",
-        guards=_guards(selected),
+        guards=_guards(selected, computed),
         watched=_stamps(here.checkout, [*_deciding_files(here), *computed.watched, notice]),
         dirs=list(computed.dirs.values()),
         path_prepend=computed.path_prepend,
@@ -160,7 +161,7 @@ def _nothing(caller: Caller, base: str, here: Context | None, message: str = "")
     return generated.Ready(
         root=base,
         label="",
-        guards=[(generated.DIFFERS, "HOME", caller.environ.get("HOME", ""))],
+        guards=[(generated.DIFFERS, "HOME", envdiff.own(caller.environ, "HOME") or "")],
         watched=_stamps(found, watched),
         variables={},
         use=generated.NONE,
@@ -189,11 +190,16 @@ def _stamps(found: Checkout | None, watched: Iterable[str]) -> dict[str, str]:
     return {path: generated.stamp(path, None if path == own else now) for path in watched}
 
 
-def _guards(selected: Selected) -> list[tuple[str, ...]]:
+def _guards(selected: Selected, computed: Environment) -> list[tuple[str, ...]]:
     """Return on what in the caller's environment the selection hangs."""
     here = selected.context
-    guards: list[tuple[str, ...]] = [
-        (generated.DIFFERS, "HOME", here.caller.environ.get("HOME", "")),
+    users = envdiff.own(here.caller.environ, "HOME") or ""
+    home: tuple[str, ...] = (generated.DIFFERS, "HOME", users)
+    if "HOME" in computed.variables:
+        # A shell that has this environment asks too.
+        home = (generated.NEITHER, "HOME", users, computed.variables["HOME"] or "")
+    guards = [
+        home,
         (generated.DIFFERS, instances.PIN, here.caller.environ.get(instances.PIN, "")),
     ]
     names = instances.slot_variables(here.config)

@@ -152,6 +152,17 @@ def revert(
     return before, kept[::-1]
 
 
+def own(environ: Mapping[str, str], name: str) -> str | None:
+    """Return what a variable is without isoenv; None where it is not set."""
+    value, record = environ.get(name), environ.get(RECORD)
+    if not record or f"{US}{name}{US}" not in record:
+        return value
+    try:
+        return revert(environ, loads(record))[0].get(name)
+    except ValueError:
+        return value
+
+
 def put(environ: dict[str, str], name: str, value: str | None) -> None:
     """Set a variable, or unset it."""
     if value is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from isoenv.shells.script import Condition
 
-FORMAT = f"isoenv 2 {__version__}"
+FORMAT = f"isoenv 3 {__version__}"
 # A file younger than its clock's grain may change once more without a new time: nanoseconds for
 # most file systems, and for those that keep whole seconds.
 GRAIN = 20_000_000
@@ -31,7 +31,7 @@ ABSENT = "-"
 UNSURE = "?"
 
 ALL, EXEC, NONE = "all", "exec", "none"
-ASKED, DIFFERS = "asked", "differs"
+ASKED, DIFFERS, NEITHER = "asked", "differs", "neither"
 SHELLS = ("sh", "bash", "fish")
 PUBLISHED = ("@env", *(f"@env.{name}" for name in SHELLS))
 
@@ -40,10 +40,10 @@ class Ready:
     """A ready environment and what it depends on.
 
     ``watched`` maps files to their stamps. ``guards`` are conditions on the caller's environment:
-    (ASKED, NAME) where the user asks for a slot by that variable, (DIFFERS, NAME, VALUE). ``dirs``
-    have to exist. ``use`` is ALL, EXEC where a shell's hook loads nothing because nothing is
-    configured, or NONE, with a ``message`` for people where something is wrong. ``direnv`` says
-    that direnv loads this base itself.
+    (ASKED, NAME) where the user asks for a slot by that variable, (DIFFERS, NAME, VALUE), and
+    (NEITHER, NAME, VALUE, OTHER). ``dirs`` have to exist. ``use`` is ALL, EXEC where a shell's hook
+    loads nothing because nothing is configured, or NONE, with a ``message`` for people where
+    something is wrong. ``direnv`` says that direnv loads this base itself.
     """
 
     __slots__ = (
@@ -113,8 +113,8 @@ def is_fresh(ready: Ready, environ: Mapping[str, str]) -> bool:
 
 def _is_other(guard: Condition, environ: Mapping[str, str]) -> bool:
     value = environ.get(guard[1], "")
-    if guard[0] == DIFFERS:
-        return value != guard[2]
+    if guard[0] in (DIFFERS, NEITHER):
+        return value not in guard[2:]
     return value not in ("", environ.get("__ISOENV_SLOT"))
 
 
@@ -129,7 +129,7 @@ def dumps(ready: Ready) -> bytes:
         "1" if ready.direnv else "",
     ]
     for part in (
-        [text for guard in ready.guards for text in (*guard, "")[:3]],
+        [text for guard in ready.guards for text in (*guard, "", "")[:4]],
         [text for pair in ready.watched.items() for text in pair],
         ready.dirs,
         ready.path_prepend,
@@ -158,7 +158,7 @@ def loads(content: bytes) -> Ready | None:
             use=use,
             message=message,
             direnv=bool(direnv),
-            guards=list(zip(guards[::3], guards[1::3], guards[2::3], strict=True)),
+            guards=[_trimmed(guards[at : at + 4]) for at in range(0, len(guards), 4)],
             watched=dict(zip(watched[::2], watched[1::2], strict=True)),
             dirs=dirs,
             path_prepend=path_prepend,
@@ -169,6 +169,11 @@ def loads(content: bytes) -> Ready | None:
         )
     except (RuntimeError, StopIteration, ValueError):
         return None
+
+
+def _trimmed(cells: list[str]) -> tuple[str, ...]:
+    """Return a guard with as many words as its kind has."""
+    return tuple(cells[: {ASKED: 2, DIFFERS: 3}.get(cells[0], 4)])
 
 
 def read(directory: str) -> Ready | None:

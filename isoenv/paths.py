@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 
+from isoenv import envdiff
 from isoenv.errors import IsoenvError
 
 TYPE_CHECKING = False  # importing typing costs a warm exec more than all of this
@@ -25,8 +26,11 @@ HOST_DIRS = ("/run/lock", "/tmp")  # noqa: S108  # nothing in it is trusted
 
 
 def home(environ: Mapping[str, str]) -> str:
-    """Return the user's home directory; cron and containers may lack ``HOME``."""
-    value = environ.get("HOME")
+    """Return the user's home directory; cron and containers may lack ``HOME``.
+
+    An environment that sets it has moved no state directory with it.
+    """
+    value = envdiff.own(environ, "HOME")
     if value and value.startswith("/"):
         return value.rstrip("/") or "/"
     import pwd
@@ -77,7 +81,7 @@ def _user_dir(
     if setting and (chosen := environ.get(setting)):
         return _absolute(setting, chosen)
     if sys.platform == "linux":
-        value = environ.get(xdg, "").strip()
+        value = (envdiff.own(environ, xdg) or "").strip()
         # The specification says to ignore relative values.
         parent = value if value.startswith("/") else f"{home(environ)}/{below_home}"
         return f"{parent.rstrip('/')}/isoenv"

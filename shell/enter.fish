@@ -123,6 +123,12 @@ function __isoenv_source --argument-names file
 end
 
 function __isoenv_stale_once_undone --description 'Ask as if the present environment were undone'
+    # Below our HOME is the user's.
+    if string match --quiet --regex -- "(?xs) \x1f HOME \x1f [uxs][=-] \x1f (?<__isoenv_old>[^\x1f]*+)
+        \x1f (?<__isoenv_new>[^\x1f]*+) \x1f" "$__ISOENV_UNDO"
+        test "$HOME" = "$__isoenv_new"
+        and set -fx HOME $__isoenv_old
+    end
     # Below our slot may be one that the user asks for. The copies are this function's own, and
     # those that it calls see them because they are exported.
     if string match --quiet --regex -- '^[0-9]+\z' "$__ISOENV_SLOT"

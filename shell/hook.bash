@@ -270,9 +270,10 @@ function __isoenv_read_record() {
 }
 
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
-# has chosen may hide behind ours. In a scope of its own, so that nothing is undone for it.
+# has chosen may hide behind ours, and HOME. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
-  if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ]]; then
+  if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ||
+    ${__ISOENV_UNDO-} == *$'\x1f'HOME$'\x1f'* ]]; then
     \builtin local __isoenv_index __isoenv_now
     for ((__isoenv_index = 4; __isoenv_index < ${#__isoenv_cells[@]}; __isoenv_index += 4)); do
       \builtin set -- "${__isoenv_cells[@]:__isoenv_index:4}"

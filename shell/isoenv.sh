@@ -16,7 +16,7 @@
 # shellcheck disable=SC2154,SC2317 # variables are set, and functions called, by the ready code
 
 # What wrote the code that this script understands: FORMAT in isoenv/generated.py.
-__isoenv_format='# isoenv 2 0.1.0'
+__isoenv_format='# isoenv 3 0.1.0'
 # The separators of the undo record, which isoenv/envdiff.py describes: US and RS, as they are,
 # because no shell has a builtin that makes them.
 __isoenv_us=''
@@ -307,7 +307,8 @@ __isoenv_spell() {
 # Serves a command from the ready code. Returns only where there is doubt.
 __isoenv_serve() {
   # shellcheck source=/dev/null # written by isoenv/generated.py
-  __isoenv_find && __isoenv_undo && command . "$__isoenv_code" && ! __isoenv_stale || return
+  # Undone first: a checkout may set HOME, which the state directory is below.
+  __isoenv_undo && __isoenv_find && command . "$__isoenv_code" && ! __isoenv_stale || return
   case $__isoenv_use:${__isoenv_program##*/} in
     exec:sky) return ;; # a preset of its own
     all:* | exec:*) "$__isoenv_way" "$@" ;;

@@ -216,6 +216,32 @@ def test_prompts_and_changes_between_known_checkouts_start_no_process(
     assert done.runs == []
 
 
+@pytest.mark.parametrize("value", ['"{root}/home"', "false"])
+def test_a_checkout_that_sets_home_is_computed_once(
+    session: Session, shop: Path, other: Path, home: Path, value: str
+) -> None:
+    configure(shop, f'[env]\nHOME = {value}\nFROM = "{{home}}"\n')
+    done = session(
+        *(f"cd {shop}", ":", ":", f"cd {other}", ":", f"cd {shop}", ":", f"cd {other}"),
+        *(f"cd {shop}", "echo $FROM ${HOME-}", "cd ..", "echo $HOME"),
+    )
+    inside = f"{home} {shop}/home" if "root" in value else str(home)
+    assert done.out == [inside, str(home)]
+    assert len(done.runs) == 2
+
+
+def test_a_changed_home_of_the_user_is_seen_below_ours(
+    session: Session, shop: Path, tmp_path: Path
+) -> None:
+    configure(shop, '[env]\nHOME = "{root}/home"\nFROM = "{home}"\n')
+    done = session(
+        *(f"cd {shop}", "echo $FROM", f"cd ..; export HOME={tmp_path}"),
+        *(f"cd {shop}", "echo $FROM"),
+    )
+    assert done.out == [str(tmp_path / "home"), str(tmp_path)]
+    assert len(done.runs) == 2
+
+
 def test_an_edit_within_the_same_second_is_seen_at_the_next_prompt(
     session: Session, shop: Path, tmp_path: Path
 ) -> None:

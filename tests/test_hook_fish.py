@@ -453,6 +453,31 @@ def test_no_process_is_started_for_a_prompt_or_between_known_checkouts(
     assert len(fish.runs) == 2
 
 
+@pytest.mark.parametrize("value", ["/elsewhere", False])
+def test_a_checkout_that_sets_home_is_computed_once(  # noqa: PLR0913, PLR0917  # fixtures
+    fish: Fish,
+    blog: Path,
+    home: Path,
+    make_repo: MakeRepo,
+    configure: Callable[[Path, Project], Path],
+    value: str | bool,  # noqa: FBT001  # as in the file
+) -> None:
+    root = configure(make_repo("homely"), Project({"HOME": value}))
+    script = f"""
+    for d in {root} {blog} {root} {blog} {root}
+        builtin cd $d; prompt; prompt; prompt
+    end
+    snap inside
+    builtin cd {root.parent}; prompt
+    snap outside
+    """
+    fish.run(script, root.parent)
+    inside = None if value is False else os.fsencode(str(value))
+    assert fish.snap("inside").get(b"HOME") == inside
+    assert fish.snap("outside")[b"HOME"] == os.fsencode(home)
+    assert len(fish.runs) == 2
+
+
 def test_a_second_prompt_changes_nothing_and_says_nothing(fish: Fish, shop: Path) -> None:
     script = "prompt; snap one; prompt 2>$SNAPS/said; snap two; cd a; prompt 2>>$SNAPS/said"
     fish.run(script, shop)

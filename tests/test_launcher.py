@@ -273,6 +273,31 @@ def test_a_record_of_another_checkout_is_undone_first(
     assert "__ISOENV_UNDO" in env
 
 
+def test_a_home_that_the_checkout_sets_moves_no_state(
+    bin_dir: Path, make_repo: Callable[[str], Path], home: Path, tmp_path: Path
+) -> None:
+    shop = make_repo("homely")
+    (shop / "isoenv.toml").write_text(
+        '[ports]\nweb = 3210\n[env]\nHOME = "{root}/home"\nXDG_STATE_HOME = "{root}/state"\n'
+        'XDG_CONFIG_HOME = "{root}/config"\nFROM = "{home}"\n'
+    )
+    (shop / "home").mkdir()
+    asked = tmp_path / "asked"
+    given = dict.fromkeys(("ISOENV_STATE_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"))
+    env = {**given, "ASKED": str(asked), "PATH": f"{bin_dir}:{os.environ['PATH']}"}
+    assert run([str(bin_dir / "isoenv"), "allow"], shop, env)[0] == 0
+    inside = 'isoenv port web; isoenv list | wc -l; echo "$HOME $FROM"'
+    printed = f"3210\n2\n{shop}/home {home}\n"
+    command = [str(bin_dir / "isoenv"), "exec", "."]
+    assert run([*command, "sh", "-c", inside], shop, env) == (0, printed, "")
+    assert run([*command, "isoenv", "exec", ".", "sh", "-c", inside], shop, env)[1] == printed
+    asked.unlink()
+    assert run([*command, "isoenv", "exec", ".", "true"], shop, env) == (0, "", "")
+    assert not asked.exists()
+    assert sorted(os.listdir(shop)) == [".git", "README", "home", "isoenv.toml"]
+    assert os.listdir(shop / "home") == []
+
+
 def test_what_the_user_has_changed_since_is_kept(
     ways: Callable[..., Outcome], shop: Path, other: Path, loaded: Callable[[Path], dict[str, str]]
 ) -> None:

@@ -92,7 +92,7 @@ def _format_of(file: str) -> str | None:
 
 
 def _version(written: str) -> str:
-    """Return "isoenv 0.1.0" for "isoenv 2 0.1.0"."""
+    """Return "isoenv 0.1.0" for "isoenv 3 0.1.0"."""
     words = written.split(" ")
     return f"isoenv {words[-1]}" if len(words) > 1 else repr(written)
 

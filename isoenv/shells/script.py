@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from isoenv.shells.base import Shell
 
-    # What makes the environment stale: the kind, and its one or two words.
+    # What makes the environment stale: the kind, and its one to three words.
     Condition = tuple[str, ...]
     # A variable, what is done to it (`=` set, `-` unset, `p` put in front of PATH), and the value.
     Step = tuple[str, str, str]
 
 MISSING, EXISTS, NEWER, OLDER = "missing", "exists", "newer", "older"
-NO_DIRECTORY, DIFFERS, ASKED = "no-directory", "differs", "asked"
+NO_DIRECTORY, DIFFERS, NEITHER, ASKED = "no-directory", "differs", "neither", "asked"
 
-# {0} and {1} are quoted words, but for a variable's name in the last two.
+# {0} to {2} are quoted words, but for a variable's name in the last three.
 _POSIX_TESTS = {
     MISSING: "! -e {0}",
     EXISTS: "-e {0}",
@@ -31,8 +31,11 @@ _POSIX_TESTS = {
     OLDER: "{0} -ot {1}",
     NO_DIRECTORY: "! -d {0}",
     DIFFERS: '"${{{0}-}}" != {1}',
+    NEITHER: '"${{{0}-}}" != {1} && "${{{0}-}}" != {2}',
     ASKED: '"${{{0}:-${{__ISOENV_SLOT-}}}}" != "${{__ISOENV_SLOT-}}"',
 }
+# In brackets of one kind there is no `&&`, and a value such as `!` could be an operator.
+_SH_TESTS = {**_POSIX_TESTS, NEITHER: '"x${{{0}-}}" != x{1} -a "x${{{0}-}}" != x{2}'}
 # A builtin's start is what costs in fish: tests of files go into one. Of variables they do not,
 # for a value such as `!` would be taken for an operator.
 _FISH_FILE_TESTS = {
@@ -44,6 +47,7 @@ _FISH_FILE_TESTS = {
 }
 _FISH_TESTS = {
     DIFFERS: 'test "${0}" != {1}',
+    NEITHER: 'test "x${0}" != x{1} -a "x${0}" != x{2}',
     ASKED: 'test "x${0}" != x -a "x${0}" != "x$__ISOENV_SLOT"',
 }
 
@@ -107,7 +111,8 @@ def _facts(script: Script) -> list[tuple[str, str]]:
 def _posix(script: Script, shell: Shell) -> str:
     tests = _tests(script.conditions, shell, _POSIX_TESTS) or ["-n ''"]
     in_one = " ||\n    ".join(tests)
-    one_by_one = " ||\n  ".join(f"[ {test} ]" for test in tests)
+    plain = _tests(script.conditions, shell, _SH_TESTS) or ["-n ''"]
+    one_by_one = " ||\n  ".join(f"[ {test} ]" for test in plain)
     return "\n".join(
         [
             f"# {script.header}",
@@ -207,7 +212,7 @@ def _fish(script: Script, shell: Shell) -> str:
 def _tests(conditions: Sequence[Condition], shell: Shell, patterns: Mapping[str, str]) -> list[str]:
     return [
         patterns[kind].format(
-            words[0] if kind in (DIFFERS, ASKED) else shell.quote(words[0]),
+            words[0] if kind in (DIFFERS, NEITHER, ASKED) else shell.quote(words[0]),
             *map(shell.quote, words[1:]),
         )
         for kind, *words in conditions
