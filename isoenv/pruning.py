@@ -14,7 +14,7 @@ from isoenv import files, generated, identity, instance_directories, paths, port
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from isoenv.models import Lease, Project
     from isoenv.registry import Registry
@@ -117,14 +117,20 @@ class ReadyItem(Item):
         _forget(self.registry.state, self.base)
 
 
-def orphans(registry: Registry) -> list[Orphan]:
-    """Return the leases whose checkout is proven gone; a missing disk proves nothing."""
+def orphans(
+    registry: Registry, is_freed: Callable[[int], bool] = lambda _port: False
+) -> list[Orphan]:
+    """Return the leases whose checkout is proven gone; a missing disk proves nothing.
+
+    ``is_freed`` says of a port that is in use whether it is about to be given back.
+    """
     listening = ports.listening()
     found = []
     for lease in registry.leases():
         if not identity.is_gone(lease):
             continue
-        used = sorted(set(lease.ports.values()) & listening) if lease.slot else []
+        held = sorted(set(lease.ports.values()) & listening) if lease.slot else []
+        used = [port for port in held if not is_freed(port)]
         reason = f"port {used[0]} is held by {_holder(used[0])}" if used else None
         found.append(Orphan(lease, reason))
     return found
@@ -135,16 +141,23 @@ def _holder(port: int) -> str:
     return ports.describe(held[0]) if held else "another user's process"
 
 
-def plan(registry: Registry, *, purge: bool, max_age: float | None) -> list[Item]:
+def plan(
+    registry: Registry,
+    *,
+    purge: bool,
+    max_age: float | None,
+    is_freed: Callable[[int], bool] = lambda _port: False,
+) -> list[Item]:
     """Return what is to be given back, each resource by itself, and what has to stay.
 
     With ``purge`` the instances' own directories too; with ``max_age``, in hours, also what can
-    only be told by its age.
+    only be told by its age. ``is_freed`` is as in `orphans`.
     """
     items: list[Item] = []
     # What several instances have used is deleted once.
     seen: set[str] = set()
-    for lease, reason in ((orphan.lease, orphan.kept_because) for orphan in orphans(registry)):
+    for orphan in orphans(registry, is_freed):
+        lease, reason = orphan.lease, orphan.kept_because
         title = f"{lease.project.name}/{lease.slot} {lease.name} ({lease.root})"
         items.append(LeaseItem(registry, title, reason, lease))
         if purge and not reason:

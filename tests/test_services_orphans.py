@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +97,44 @@ def test_a_stranger_on_a_port_of_a_checkout_that_is_gone_is_named_and_left_alone
     assert slots(serving) == [0, 1]
 
 
+LISTENS = """[services.web]
+run = ["{python}", "-m", "http.server", "--bind", "127.0.0.1", "{{ports.web}}"]
+health = "tcp:{{ports.web}}"
+"""
+
+
+def test_a_dry_run_counts_on_the_ports_that_it_would_free(
+    serving: Serving, feature: Path, git: Git
+) -> None:
+    (feature / "isoenv.toml").write_text(
+        f'project = "shop"\n[ports]\nweb = {serving.port}\n{LISTENS.format(python=sys.executable)}'
+    )
+    assert serving.isoenv("up", cwd=feature).returncode == 0
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    dry = serving.run("prune", "--dry-run", "--purge")
+    assert process.identify(serving.pid(slot=1))
+    done = serving.run("prune", "--purge")
+    words = {"ended": "would end", "freed": "would free", "removed": "would remove"}
+    shown = [line for line in done.stderr.splitlines() if line.split()[1] in words]
+    assert f"isoenv: freed shop/1 feature ({feature})" in shown
+    for word, would in words.items():
+        shown = [line.replace(f"isoenv: {word}", f"isoenv: {would}") for line in shown]
+    assert [line for line in dry.stderr.splitlines() if " would " in line] == shown
+    assert "kept" not in dry.stderr + done.stderr
+    assert (dry.returncode, done.returncode) == (0, 0)
+
+
+def test_a_dry_run_keeps_what_a_stranger_holds_beside_what_it_would_end(
+    serving: Serving, feature: Path, git: Git, listener: Callable[[str, int], socket.socket]
+) -> None:
+    assert serving.isoenv("up", cwd=feature).returncode == 0
+    listener("127.0.0.1", serving.port + 1000)
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    done = serving.run("prune", "--dry-run")
+    assert done.returncode == 1
+    assert f"kept shop/1 feature ({feature}): port {serving.port + 1000} is held by" in done.stderr
+
+
 def test_a_service_whose_slot_was_given_back_is_kept_and_told(
     serving: Serving, feature: Path
 ) -> None:
@@ -128,7 +168,7 @@ DOCKER = """#!/bin/sh
 echo "$*" >>{calls}
 case $1 in
   ps) [ "$2" = --all ] && echo 1234 || : ;;
-  inspect) printf '1234\\ttheirs\\t{directory}\\n' ;;
+  inspect) printf '1234\\ttheirs\\t{directory}\\t{ports}\\n' ;;
   network) [ "$2" = rm ] || echo theirs_default ;;
   rm) [ ! -e {calls}.refuse ] || {{ echo container is stuck >&2; exit 1; }} ;;
 esac
@@ -136,10 +176,11 @@ esac
 
 
 @pytest.fixture
-def docker(tmp_path: Path, feature: Path) -> dict[str, str]:
+def docker(tmp_path: Path, feature: Path, serving: Serving) -> dict[str, str]:
     """A stand-in for docker that has a container of `feature`, first on PATH; podman is away."""
     (tmp_path / "bin").mkdir()
-    text = DOCKER.format(calls=tmp_path / "calls", directory=feature / "docker")
+    ports = json.dumps({"80/tcp": [{"HostPort": str(serving.port + 1000)}], "81/tcp": None})
+    text = DOCKER.format(calls=tmp_path / "calls", directory=feature / "docker", ports=ports)
     for name, content in (("docker", text), ("podman", "#!/bin/sh\nexit 1\n")):
         (tmp_path / "bin" / name).write_text(content)
         (tmp_path / "bin" / name).chmod(0o755)
@@ -159,6 +200,21 @@ def test_docker_is_asked_to_remove_what_is_of_a_gone_checkout_and_no_volumes(
     assert [call for call in calls if call.startswith(("rm", "network", "volume"))] == [
         "rm --force 1234"
     ]
+
+
+def test_a_dry_run_counts_on_the_ports_of_containers_that_it_would_remove(
+    serving: Serving,
+    feature: Path,
+    git: Git,
+    docker: dict[str, str],
+    listener: Callable[[str, int], socket.socket],
+) -> None:
+    # As docker-proxy has it for the container.
+    listener("127.0.0.1", serving.port + 1000)
+    git(serving.root, "worktree", "remove", "--force", str(feature))
+    done = serving.run("prune", "--dry-run", env=docker)
+    assert done.returncode == 0, done.stderr
+    assert f"would free shop/1 feature ({feature})" in done.stderr
 
 
 def test_docker_is_not_asked_about_checkouts_that_are_there(

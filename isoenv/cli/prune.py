@@ -69,7 +69,7 @@ def command(*, dry_run: bool, purge: bool, max_age: float | None) -> int:
     with start.registry(caller) as registry:
         done = [
             _do(task, dry_run=dry_run)
-            for task in _tasks(caller, registry, purge=purge, max_age=max_age)
+            for task in _tasks(caller, registry, purge=purge, max_age=max_age, dry_run=dry_run)
         ]
         if not dry_run:
             services.tidy(caller.state, registry)
@@ -87,7 +87,7 @@ def command(*, dry_run: bool, purge: bool, max_age: float | None) -> int:
 
 
 def _tasks(
-    caller: Caller, registry: Registry, *, purge: bool, max_age: float | None
+    caller: Caller, registry: Registry, *, purge: bool, max_age: float | None, dry_run: bool
 ) -> Iterator[Task]:
     """Yield what is gone, each once all before it is done: the next may hang on that."""
     # While the server runs that they are in, which may be the instance's own; and before the
@@ -100,7 +100,9 @@ def _tasks(
     for orphan in left:
         end = partial(orphan.end, purge) if orphan.end else None
         yield Task(orphan.title, "end", "ended", end, orphan.reason or None)
-    for item in pruning.plan(registry, purge=purge, max_age=max_age):
+    # What is only shown still has the ports that it would not have by now.
+    is_freed = services.freed_by_ending(left if dry_run else ())
+    for item in pruning.plan(registry, purge=purge, max_age=max_age, is_freed=is_freed):
         yield Task(item.title, *item.verb, item.remove, item.kept_because)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
 CLIENTS = ("docker", "podman")
 LABEL = "com.docker.compose.project"
 WHERE = f"{LABEL}.working_dir"
+# podman takes a `range` for one over all containers.
+PORTS = "{{json .NetworkSettings.Ports}}"
 # Seconds that an engine has to answer, and to remove what it is told to.
 ANSWER, REMOVAL = 10.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """A compose project that has containers: ``directory`` is that of its file, if known."""
+    """A compose project that has containers: ``directory`` is that of its file, if known.
+
+    ``ports`` are those of the host that its containers have.
+    """
 
     client: str
     name: str
     directory: str
     containers: tuple[str, ...]
+    ports: frozenset[int] = frozenset()
 
 
 def engines() -> list[str]:
@@ -42,17 +49,29 @@ def compose_projects(client: str) -> list[Compose]:
         return []
     # What `ps --format` knows differs from one client to the other.
     fields = [f'{{{{index .Config.Labels "{label}"}}}}' for label in (LABEL, WHERE)]
-    template = "\t".join(["{{.Id}}", *fields])
+    template = "\t".join(["{{.Id}}", *fields, PORTS])
     lines = (_ask(client, "inspect", "--format", template, *ids) or "").splitlines()
-    projects: dict[tuple[str, str], list[str]] = {}
+    projects: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for line in lines:
-        container, name, directory = line.split("\t")
+        container, name, directory, ports = line.split("\t")
         known = "" if directory == "<no value>" else directory
-        projects.setdefault((name, known), []).append(container)
+        projects.setdefault((name, known), []).append((container, ports))
     return [
-        Compose(client, name, directory, tuple(containers))
-        for (name, directory), containers in projects.items()
+        Compose(
+            client,
+            name,
+            directory,
+            tuple(container for container, _ in found),
+            frozenset().union(*(_published(ports) for _, ports in found)),
+        )
+        for (name, directory), found in projects.items()
     ]
+
+
+def _published(ports: str) -> set[int]:
+    """Return the ports of the host in an engine's JSON: each port inside has a list, or null."""
+    bindings = (json.loads(ports) or {}).values()
+    return {int(binding["HostPort"]) for each in bindings for binding in each or ()}
 
 
 def remove(project: Compose, *, volumes: bool) -> None:

@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoenv import paths, tokens
+from isoenv import paths, ports, tokens
 from isoenv.process import Life
 from isoenv.services import engines, locks, members, record
 from isoenv.services.failure import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from isoenv.models import Lease
     from isoenv.registry import Registry
@@ -26,11 +26,16 @@ STOP_PATIENCE, LOCK_PATIENCE = 10.0, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Something left over. ``end`` ends it; None where that is not ours, for ``reason``."""
+    """Something left over. ``end`` ends it; None where that is not ours, for ``reason``.
+
+    ``pids`` are its processes, ``ports`` what containers of it have.
+    """
 
     title: str
     end: Callable[[bool], None] | None
     reason: str = ""
+    pids: frozenset[int] = frozenset()
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,21 @@ def find(state: str, registry: Registry) -> tuple[list[Orphan], list[str]]:
     for client in clients:
         found += _containers(client, roots, names)
     return found, []
+
+
+def freed_by_ending(left: Collection[Orphan]) -> Callable[[int], bool]:
+    """Return whether a port that is in use would be free once all these had been ended."""
+    ended = [each for each in left if each.end]
+    published = frozenset().union(*(each.ports for each in ended))
+    pids = frozenset().union(*(each.pids for each in ended))
+
+    def is_freed(port: int) -> bool:
+        if port in published:
+            return True
+        held = ports.holders([port]).get(port) if pids else None
+        return bool(held) and all(holder.pid in pids for holder in held or ())
+
+    return is_freed
 
 
 def tidy(state: str, registry: Registry) -> None:
@@ -115,12 +135,16 @@ def _processes(each: _Found) -> Orphan | None:
     left = members.find(each.place, each.record)
     if not left:
         return None
-    pids = ", ".join(str(process.pid) for process in left)
-    title = f"{each.title} (pid {pids})"
+    pids = frozenset(process.pid for process in left)
+    title = f"{each.title} (pid {', '.join(str(process.pid) for process in left)})"
+
+    def end(_purge: object) -> None:
+        _end(each)
+
     if first is not Life.ALIVE:
-        return Orphan(f"processes that outlived {title}", lambda _purge: _end(each))
+        return Orphan(f"processes that outlived {title}", end, pids=pids)
     if each.is_gone:
-        return Orphan(f"{title}, whose checkout is gone", lambda _purge: _end(each))
+        return Orphan(f"{title}, whose checkout is gone", end, pids=pids)
     if each.lease is None:
         slot = each.record.text("slot")
         remedy = f"`isoenv claim {slot}`, then `isoenv down`"
@@ -148,7 +172,7 @@ def _containers(client: str, roots: set[str], names: set[str]) -> Iterator[Orpha
             title = (
                 f"compose project {project.name} ({client}, {len(project.containers)} containers)"
             )
-            yield Orphan(title, _remover(project))
+            yield Orphan(title, _remover(project), ports=project.ports)
 
 
 def _remover(project: engines.Compose) -> Callable[[bool], None]:
