@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from isoenv.models import Config, Database, Instance
 
+# How the names of parameters end whose values nobody is shown.
+SECRETS = ("password", "passwd")
+
 
 def resolve(config: Config, instance: Instance, home: str) -> Environment:
     """Compute the environment of ``instance``.
@@ -81,8 +84,11 @@ def is_url(value: str) -> bool:
 
 
 def mask(url: str) -> str:
-    """Return a URL with its password replaced by ``***``."""
+    """Return a URL with the passwords in it replaced by ``***``, also those of its query."""
     scheme, separator, rest = url.partition("://")
+    # First the query: an @ in it ends no password.
+    rest = _mask_query(rest)
+    url = f"{scheme}{separator}{rest}"
     credentials, at, place = rest.rpartition("@")
     user, colon, password = credentials.partition(":")
     if not (separator and at and colon and password) or "/" in user:
@@ -90,6 +96,25 @@ def mask(url: str) -> str:
     # `localhost:3000/@vite` has an @ behind a port. A password may hold anything, even a slash.
     port, slash, _ = password.partition("/")
     return url if slash and port.isdecimal() else f"{scheme}://{user}:***@{place}"
+
+
+def _mask_query(url: str) -> str:
+    """Replace the values of parameters such as ``password`` and ``sslpassword``."""
+    place, mark, query = url.partition("?")
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    shown = (
+        f"{key}=***" if value and _is_secret(key) else f"{key}{equals}{value}"
+        for key, equals, value in pairs
+    )
+    return f"{place}{mark}{'&'.join(shown)}"
+
+
+def _is_secret(key: str) -> bool:
+    if "%" in key:
+        from urllib.parse import unquote
+
+        key = unquote(key)
+    return key.lower().endswith(SECRETS)
 
 
 def _cut_name(

@@ -186,6 +186,21 @@ def test_what_is_not_healthy_in_time_is_stopped_and_said_why(serving: Serving) -
     assert process.identify(serving.pid()) is None
 
 
+def test_a_password_in_the_address_of_health_is_in_no_output(serving: Serving) -> None:
+    service = """[services.web]
+    run = "exec python3 -m http.server {ports.web}"
+    health = "http://127.0.0.1:{ports.web}/PATH?password=secret"
+    start_timeout = TIME
+    """
+    serving.configure(service.replace("PATH", "").replace("TIME", "60"))
+    done = serving.run("up")
+    assert f"(http://127.0.0.1:{serving.port}/?password=***)" in done.stderr
+    assert serving.run("down").returncode == 0
+    serving.configure(service.replace("PATH", "missing").replace("TIME", "0.5"))
+    done = serving.run("up")
+    assert f"(http://127.0.0.1:{serving.port}/missing?password=***: " in done.stderr
+
+
 def test_starting_and_unhealthy_are_told_apart(serving: Serving, wait_for: WaitFor) -> None:
     serving.configure(
         "[services.web]\n"

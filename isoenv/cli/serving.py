@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isoenv import resolver
 from isoenv.cli import output, progress, start
 from isoenv.databases import awaited
 from isoenv.services import logs, order, record, setup, starting, stopping
@@ -52,7 +53,7 @@ def bring_up(target: Target) -> None:
 def _said(plan: Plan, done: starting.Started) -> str:
     if done.already:
         return f"{plan.name} runs already"
-    where = f" ({plan.health})" if plan.health else ""
+    where = f" ({resolver.mask(plan.health)})" if plan.health else ""
     word = "healthy" if plan.health else "up"
     return f"{plan.name} is {word} after {done.seconds:.1f} s{where}"
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoenv import files, ports, scripts
+from isoenv import files, ports, resolver, scripts
 from isoenv.errors import IsoenvError, PortTakenError
 from isoenv.process import Life
 from isoenv.services import commands, health, locks, logs, members, record, stopping
@@ -244,6 +244,7 @@ def _too_late(plan: Plan, problem: str) -> ServiceError:
     ended = " and was stopped" if plan.run else ""
     return ServiceError(
         f"{plan.title} was not healthy after {plan.start_timeout:g} s{ended} "
-        f"({plan.health}: {problem}): `start_timeout` in isoenv.toml gives it longer",
+        f"({resolver.mask(plan.health or '')}: {problem}): "
+        "`start_timeout` in isoenv.toml gives it longer",
         plan.log,
     )
