@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PRESET = "sky"
 # As the preset names it.
 PROJECT = "skypilot"
+# What its API server runs.
+SERVER_MODULE = "sky.server.server"
 # In a checkout without a file: what the user allows is that its code is run.
 CODE = "sky"
 # Whose home SkyPilot's clients see: the user's, or that of the instance's server.

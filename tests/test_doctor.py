@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
 
-from isoenv import ports
+from isoenv import context, ports
 from isoenv.diagnosis import leases as diagnosed
 from isoenv.models import Lease, Project
 from isoenv.registry import Registry
@@ -186,6 +187,48 @@ def test_a_stranger_is_named_with_pid_command_directory_and_user(
     assert (row["holder"]["pid"], row["holder"]["cwd"]) == (server.pid, str(tmp_path))
     assert f"-m http.server --bind 127.0.0.1 {base} (pid {server.pid})" in row["message"]
     assert f", in {tmp_path}, of user {row['holder']['user']}" in row["message"]
+
+
+# Listens on two ports, on the second in a child of another name, as SkyPilot's server does.
+SERVER = """
+import socket, subprocess, sys
+held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+code = "import socket, sys; held = socket.create_server(('127.0.0.1', int(sys.argv[1])))"
+code += "; print(flush=True); sys.stdin.read()"
+subprocess.run([sys.executable, "-c", code, sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "project", "slot", "kind"),
+    [
+        ("server", "skypilot", 0, "own-server"),
+        ("server", "skypilot", 3, "stranger"),
+        ("server", "shop", 0, "stranger"),
+        ("another", "skypilot", 0, "stranger"),
+    ],
+)
+def test_the_users_own_skypilot_server_is_something_to_know(  # noqa: PLR0913, PLR0917  # fixtures
+    module: str, project: str, slot: int, kind: str, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    package = tmp_path / "sky/server"
+    package.mkdir(parents=True)
+    (package / f"{module}.py").write_text(SERVER)
+    wanted = {"api": free_port(), "queue": free_port()}
+    lease = Lease(1, Project(project, project), slot, "sky", ports=wanted)
+    argv = [sys.executable, "-m", f"sky.server.{module}", *map(str, wanted.values())]
+    with (
+        subprocess.Popen(argv, cwd=tmp_path, stdin=PIPE, stdout=PIPE) as server,
+        Registry(str(tmp_path / "state")) as registry,
+    ):
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"\n"
+        caller = context.Caller("/", os.environ)
+        found = [each for each in diagnosed.findings(caller, registry, [lease]) if each.holder]
+        server.stdin.close()
+    assert [(each.kind, each.port) for each in found] == [(kind, port) for port in wanted.values()]
+    assert all(each.harmless == (kind == "own-server") for each in found)
 
 
 def test_a_stranger_that_the_kernel_hides_is_another_users() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from isoenv import ports, pruning
+from isoenv import ports, pruning, skypilot
 from isoenv.diagnosis import clashes
 from isoenv.diagnosis.finding import FIX, Finding, several, title
 from isoenv.registry import Registry
@@ -38,6 +38,16 @@ def _strangers(leases: Sequence[Lease]) -> Iterator[Finding]:
 
 def _stranger(holder: ports.Holder, lease: Lease, name: str) -> Finding:
     message = f"port {holder.port} ({name}) of {title(lease)} is held by {evidence(holder)}"
+    if _is_own_skypilot(holder, lease):
+        message += ": your own SkyPilot API server, which isoenv leaves alone"
+        return Finding(
+            "own-server",
+            message,
+            "`sky api stop` ends it",
+            harmless=True,
+            port=holder.port,
+            holder=holder,
+        )
     if ports.is_publisher(holder):
         remedy = "`docker ps` shows whether that is a container of this instance"
         return Finding("container", message, remedy, harmless=True, port=holder.port, holder=holder)
@@ -45,6 +55,22 @@ def _stranger(holder: ports.Holder, lease: Lease, name: str) -> Finding:
     if lease.slot:
         remedy = "end that process, or `isoenv claim` another slot"
     return Finding("stranger", message, remedy, port=holder.port, holder=holder)
+
+
+def _is_own_skypilot(holder: ports.Holder, lease: Lease) -> bool:
+    """Whether this is SkyPilot's server, or one of its children, where slot 0 is the user's own."""
+    import psutil
+
+    if lease.slot or lease.project.key != skypilot.PROJECT or not holder.pid:
+        return False
+    try:
+        process = psutil.Process(holder.pid)
+        if process.uids().effective != os.geteuid():
+            return False
+        lines = [each.cmdline() for each in (process, *process.parents())]
+    except (psutil.Error, OSError):
+        return False
+    return any(skypilot.SERVER_MODULE in line[1:] for line in lines)
 
 
 def evidence(holder: ports.Holder) -> str:

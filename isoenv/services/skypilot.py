@@ -223,7 +223,7 @@ def _of_fork(plan: Plan, interpreter: str, server: Server) -> Plan:
     environ.pop("SKY_RUNTIME_DIR", None)
     return replace(
         plan,
-        run=(interpreter, "-m", "sky.server.server", "--host=127.0.0.1", f"--port={port}"),
+        run=(interpreter, "-m", skypilot.SERVER_MODULE, "--host=127.0.0.1", f"--port={port}"),
         environ=environ,
         ports=(port,),
     )
