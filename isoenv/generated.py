@@ -4,7 +4,8 @@ One directory for each base below the state directory, mirroring its path, so th
 it with builtins. ``@env`` is for a warm Python: fields ended by NUL, read without a parser.
 ``@env.sh``, ``@env.bash`` and ``@env.fish`` are for shells. ``@g.ID`` is there while generation ID
 is the current one, and ``@wN.ID`` has the time of the Nth watched file: a shell compares times
-with ``-nt`` and ``-ot``, to the nanosecond, and knows no other way to.
+with ``-nt`` and ``-ot``, to the nanosecond, and knows no other way to. Where the state directory
+keeps no such times, ``@vN.ID`` is a little older and ``@wN.ID`` a little younger than the file.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def publish(directory: str, ready: Ready) -> str | None:
         paths.make_private(directory)
         for index, (_, known) in enumerate(ready.watched.items()):
             if known != ABSENT:
-                _refer(f"{directory}/@w{index}.{generation}", known)
+                _refer(directory, f"{index}.{generation}", known)
         _write(f"{directory}/@g.{generation}", b"")
         conditions = conditions_of(ready, directory, generation)
         for name in SHELLS:
@@ -241,21 +242,34 @@ def conditions_of(
             if known == ABSENT:
                 found.append(("exists", path))
                 continue
-            reference = f"{directory}/@w{index}.{generation}"
+            reference = earlier = f"{directory}/@w{index}.{generation}"
+            if os.path.exists(f"{directory}/@v{index}.{generation}"):
+                earlier = f"{directory}/@v{index}.{generation}"
             # What a missing operand does to -nt and -ot differs from shell to shell.
             found += [
                 ("missing", path),
                 ("newer", path, reference),
-                ("older", path, reference),
+                ("older", path, earlier),
             ]
         found += [("no-directory", path) for path in ready.dirs]
     return found + ready.guards
 
 
-def _refer(path: str, known: str) -> None:
+def _refer(directory: str, name: str, known: str) -> None:
     """Make a reference file with the time of a stamp; 1 ns off where the stamp is unsure."""
-    _write(path, b"")
+    path = f"{directory}/@w{name}"
     time_ns = int(known.lstrip(UNSURE).split(" ")[0]) - known.startswith(UNSURE)
+    _date(path, time_ns)
+    is_old = time_ns < time.time_ns() - COARSE_GRAIN
+    if is_old and os.stat(path).st_mtime_ns != time_ns:
+        # A file system that cannot keep this time. What the watched file gets by a change is later
+        # than the second of these two.
+        _date(f"{directory}/@v{name}", time_ns - COARSE_GRAIN)
+        _date(path, time_ns + COARSE_GRAIN)
+
+
+def _date(path: str, time_ns: int) -> None:
+    _write(path, b"")
     os.utime(path, ns=(time_ns, time_ns))
 
 
