@@ -267,6 +267,11 @@ def test_a_terminal_gets_a_table_with_style(
     assert "\x1b[3" not in text if "NO_COLOR" in env else True
 
 
+def test_a_narrow_terminal_cuts_no_port_in_two(shop: Path, base: int) -> None:
+    text = on_terminal(shop, "list", COLUMNS="44").read()
+    assert f"web={base}" in text
+
+
 def test_a_watched_list_stays_live_until_it_is_interrupted(shop: Path, isoenv: Isoenv) -> None:
     watch = on_terminal(shop, "list", "--watch", COLUMNS="200")
     watch.expect("SLOT")

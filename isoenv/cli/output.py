@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENVELOPE_VERSION = 1
 STDOUT = 1
+# The longest word that is in one line of a table, in characters.
+WHOLE = 24
 
 
 def write(text: str) -> None:
@@ -95,8 +97,11 @@ def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
+    for index, header in enumerate(headers):
+        # A port that is cut in two reads as another one. Paths and addresses are too long.
+        words = (len(word) for row in rows for word in row[index].split())
+        widest = max((width for width in words if width <= WHOLE), default=0)
+        table.add_column(header, overflow="fold", min_width=widest)
     for row in rows:
         # Text, not str: a name may hold what rich would take for markup.
         table.add_row(*map(Text, row))
