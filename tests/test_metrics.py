@@ -46,6 +46,17 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_show_knows_the_nameless_session_that_set_has_made(
+    isoenv: Isoenv, store: Store, tmp_path: Path
+) -> None:
+    assert store.sessions() == []
+    assert isoenv("metrics", "show", cwd=tmp_path).returncode == 0
+    assert store.sessions() == []
+    assert isoenv("metrics", "set", "agents", "25", cwd=tmp_path).returncode == 0
+    (row,) = json.loads(isoenv("metrics", "show", "--json", cwd=tmp_path).stdout)["metrics"]
+    assert (row["value"], row["total"], row["sessions"]) == (25, 25, 1)
+
+
 def test_every_update_of_32_processes_is_there_though_a_third_is_killed(python: Python) -> None:
     with Session("shared") as shared:
         own = [Session(f"own{number}") for number in range(32)]

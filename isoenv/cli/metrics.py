@@ -8,7 +8,7 @@ import click
 
 from isoenv import context
 from isoenv.cli import output, params, start
-from isoenv.coordination import current, place, reaping, registering
+from isoenv.coordination import current, place, reaping
 from isoenv.coordination.records import Sum
 from isoenv.coordination.statusline import plain_number
 from isoenv.coordination.store import open_store
@@ -81,8 +81,8 @@ def show(session: str | None, instance: str | None, *, as_json: bool) -> None:
     caller = start.here(instance or session)
     store = open_store(caller.state)
     reaping.reap(store)
-    word = session or caller.environ.get(current.VARIABLE)
-    own = store.metrics(registering.named(store, word).id) if word else {}
+    record = current.existing(caller, store, session)
+    own = store.metrics(record.id) if record else {}
     limits = _limits(caller)
     sums = _sums(caller, store, instance)
     names = own if session else sorted({*sums, *limits})

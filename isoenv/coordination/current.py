@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from isoenv import liveness
@@ -12,6 +13,8 @@ from isoenv.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from isoenv.context import Caller
+    from isoenv.coordination.records import Record
+    from isoenv.coordination.store import Store
 
 # The id or name of the session that a process and its children act as.
 VARIABLE = "ISOENV_SESSION"
@@ -36,13 +39,19 @@ def named(caller: Caller, asked: str | None) -> Handle:
 
 def named_or_nameless(caller: Caller, asked: str | None) -> Handle:
     """Return the session as ``named`` does, else one that ends with the parent process."""
-    if asked or caller.environ.get(VARIABLE):
-        return named(caller, asked)
     store = open_store(caller.state)
+    found = existing(caller, store, asked)
+    if found is None:
+        where = place.find(caller.environ, caller.directory)
+        found = registering.nameless(store, liveness.parent(), where)
+    return Handle(store, found)
+
+
+def existing(caller: Caller, store: Store, asked: str | None) -> Record | None:
+    """Return the session that ``named_or_nameless`` does, None where that has yet to be made."""
+    if word := asked or caller.environ.get(VARIABLE):
+        return registering.named(store, word)
     if name := caller.environ.get(CLAUDE_VARIABLE):
-        try:
-            return Handle(store, registering.named(store, name))
-        except NotFoundError:
-            pass
-    where = place.find(caller.environ, caller.directory)
-    return Handle(store, registering.nameless(store, liveness.parent(), where))
+        with suppress(NotFoundError):
+            return registering.named(store, name)
+    return store.nameless(registering.identify(liveness.parent()))
