@@ -69,6 +69,17 @@ def states(done: CompletedProcess[str]) -> list[str]:
     return [row["state"] for row in json.loads(done.stdout)["databases"]]
 
 
+def test_a_list_of_no_databases_says_what_would_make_one(
+    make_repo: Callable[[str], Path], db: Isoenv
+) -> None:
+    repo = make_repo("bare")
+    (repo / "isoenv.toml").write_text("[ports]\n")
+    done = db("list", cwd=repo)
+    said = "isoenv: no databases: `[databases.NAME]` in isoenv.toml names one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+    assert json.loads(db("list", "--json", cwd=repo).stdout)["databases"] == []
+
+
 def test_a_database_is_made_listed_reset_and_dropped(shop: Path, db: Isoenv) -> None:
     file = shop / "data/app-2.db"
     assert states(db("list", "2", "--json", cwd=shop)) == ["missing"]

@@ -147,6 +147,8 @@ def list_(instance: str | None, *, as_json: bool) -> int:
             failed = True
     if as_json:
         output.write_json({"databases": [_described(*row) for row in looks]})
+    elif not looks and not failed:
+        start.say("no databases: `[databases.NAME]` in isoenv.toml names one")
     else:
         rows = [_row(*row) for row in looks]
         output.write_table(("SLOT", "NAME", "DATABASE", "WHERE", "STATE", "SIZE", "TEMPLATE"), rows)
