@@ -208,6 +208,7 @@ function __isoenv_leave --description 'Undo what is loaded, without anything in 
     __isoenv_undo
     test "$ISOENV_LOG" = diff
     and __isoenv_say "isoenv: left $label"
+    return 0
 end
 
 # Lines for people, on standard error.

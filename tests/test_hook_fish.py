@@ -729,7 +729,7 @@ def test_a_damaged_record_is_dropped_with_one_line(fish: Fish, shop: Path, recor
 
 def test_off_undoes_on_loads_and_reload_computes(fish: Fish, shop: Path) -> None:
     script = """
-    prompt; isoenv off; snap off; prompt; cd a; prompt; snap still
+    prompt; isoenv off; or exit; snap off; prompt; cd a; prompt; snap still
     isoenv on; snap on; set -gx FOO edited; isoenv reload; snap reloaded; cd ../..; prompt; snap out
     """
     said = fish.run(script, shop)
