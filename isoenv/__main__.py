@@ -43,8 +43,7 @@ def _status(instance: list[str]) -> None:
         answer = quick.status(os.environ, instance)
         if answer is None:
             return
-        sys.stdout.buffer.write(os.fsencode(answer[0]))
-        sys.stdout.buffer.flush()
+        _print(answer[0])
     sys.exit(answer[1])
 
 
@@ -79,9 +78,7 @@ def _export_for_hook(shell: str) -> None:
     from isoenv import entering
 
     with _OneLine():
-        code = os.fsencode(entering.hook_code(_caller(), shell))
-        sys.stdout.buffer.write(code)
-        sys.stdout.buffer.flush()
+        _print(entering.hook_code(_caller(), shell))
 
 
 def _statusline(arguments: list[str]) -> None:
@@ -108,8 +105,7 @@ def _statusline(arguments: list[str]) -> None:
 
     with _OneLine():
         line = glance.line(os.environ, glance.read_input(), **options)  # type: ignore[arg-type]
-        sys.stdout.buffer.write(os.fsencode(f"{line}\n"))
-        sys.stdout.buffer.flush()
+        _print(f"{line}\n")
         # Ending at once is a tenth of the whole.
         os._exit(0)
 
@@ -150,6 +146,20 @@ def _write(text: str) -> None:
         rest = rest[os.write(1, rest) :]
 
 
+def _print(text: str) -> None:
+    from isoenv.errors import IsoenvError
+
+    if sys.stdout is None:
+        raise IsoenvError("cannot write to standard output: it is closed")
+    try:
+        _write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise IsoenvError(f"cannot write to standard output: {reason}") from None
+
+
 def _caller(program: str | None = None) -> Caller:
     from isoenv.context import Caller
     from isoenv.errors import IsoenvError
@@ -181,6 +191,10 @@ class _OneLine:
             # The reader has gone; so do we, without Python's own complaint at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        if isinstance(error, UnicodeEncodeError):
+            shown = error.object[error.start : error.end].encode("ascii", "backslashreplace")
+            said = f"the encoding {error.encoding} has no {shown.decode('ascii')}"
+            _fail(f"{said}: `export PYTHONUTF8=1`", 1)
         if isinstance(error, OSError):
             reason = (error.strerror or str(error)).lower()
             _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)

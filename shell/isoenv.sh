@@ -266,8 +266,7 @@ __isoenv_export() {
       *) __isoenv_last=$__isoenv_word$__isoenv_last ;;
     esac
   done
-  printf %s "$__isoenv_out$__isoenv_last"
-  exit
+  __isoenv_print "$__isoenv_out$__isoenv_last"
 }
 
 # export bash|zsh --no-diff: all of it, and PATH with the entries in front of the given one.
@@ -282,8 +281,14 @@ __isoenv_export_plain() {
   }
   __isoenv_load
   [ -z "$__isoenv_front" ] || __isoenv_set PATH "$__isoenv_front${__isoenv_path%:}"
-  printf %s "$__isoenv_out"
-  exit
+  __isoenv_print "$__isoenv_out"
+}
+
+# TEXT: the output, and the end.
+__isoenv_print() {
+  { printf %s "$1"; } 2>/dev/null && exit
+  echo "isoenv: cannot write to standard output" >&2
+  exit 1
 }
 
 # NAME SET VALUE: sets __isoenv_word to the statement that bash and zsh take.

@@ -474,6 +474,9 @@ PRINTING = [
     ["export", "bash"],
     ["doctor"],
     ["completion", "bash"],
+    ["hook", "bash"],
+    ["statusline"],
+    ["export", "bash", "--hook"],
 ]
 
 
@@ -486,6 +489,20 @@ def test_a_full_or_closed_standard_output_is_one_line(shop: Path, args: list[str
     done = process(args, shop, None, lambda: os.close(1))
     said = b"isoenv: cannot write to standard output: it is closed\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("args", [["exec", ".", "true"], ["show"], ["statusline"]])
+def test_what_the_encoding_cannot_spell_is_said_in_one_line(
+    make_repo: Callable[[str], Path], isoenv: Isoenv, args: list[str]
+) -> None:
+    repo = make_repo("shop")
+    (repo / "isoenv.toml").write_text('[env]\nA = "größe"\n')
+    assert isoenv("allow", cwd=repo).returncode == 0
+    env = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = isoenv(*args, cwd=repo, env=env, trusted=False)
+    shown = "\\xf6\\xdf" if args != ["statusline"] else "\\U0001f7e2"
+    said = f"isoenv: the encoding ascii has no {shown}: `export PYTHONUTF8=1`\n"
+    assert outcome(done) == (1, "", said)
 
 
 def test_a_reader_that_has_gone_is_no_news(shop: Path) -> None:

@@ -638,6 +638,23 @@ def test_code_of_another_user_is_not_run(shop: Path, bin_dir: Path) -> None:
     assert run(command, shop, {})[0] == 0
 
 
+def test_output_that_cannot_be_written_is_one_line(bin_dir: Path, shop: Path) -> None:
+    command = [str(bin_dir / "isoenv"), "export", "bash"]
+    assert run(command, shop, {})[0] == 0
+    for argv in SHELLS.values():
+        for more in ([], ["--no-diff"]):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run(
+                    [*argv, *command, *more],
+                    cwd=shop,
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    check=False,
+                )
+            said = b"isoenv: cannot write to standard output\n"
+            assert (done.returncode, done.stderr) == (1, said), argv
+
+
 def test_a_missing_entry_point_is_said(tmp_path: Path) -> None:
     shutil.copy(LAUNCHER, tmp_path / "isoenv")
     status, output, errors = run([str(tmp_path / "isoenv"), "list"], tmp_path, {})

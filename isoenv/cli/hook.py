@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from isoenv import scripts, shells
+from isoenv.cli import output
 from isoenv.errors import UsageError
 
 
@@ -27,4 +28,4 @@ def command(shell: str | None, *, no_prompt: bool) -> None:
     name = shell or shells.detect()
     if name not in scripts.HOOKS:
         raise UsageError(f"no hook for {name}: bash, zsh and fish have one")
-    click.echo(scripts.hook(name, no_prompt=no_prompt), nl=False)
+    output.write(scripts.hook(name, no_prompt=no_prompt))
