@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -212,6 +213,35 @@ def test_a_dump_is_run_and_its_error_has_a_line(shop: Path, db: Isoenv) -> None:
     assert "seed.sql:3: no such table: nosuch: the database was not made" in done.stderr
     assert count(shop / "data/app-1.db") == 1
     assert [one.name for one in (shop / "data").iterdir()] == ["app-1.db"]
+
+
+def test_a_statement_that_takes_for_ever_is_interrupted(shop: Path, db: Isoenv) -> None:
+    (shop / "isoenv.toml").write_text(config(entries='template = "file:seed.sql"'))
+    (shop / "seed.sql").write_text(
+        "CREATE TABLE item (text);\n"
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n;\n"
+    )
+    db("list", cwd=shop)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "isoenv", "db", "create", "1"],
+        cwd=shop,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not (shop / "data/.app-1.db.isoenv-new").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    # Until it is in the statement, and no longer in Python.
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    try:
+        said = running.communicate(timeout=PATIENCE)[1]
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert b"Traceback" not in said
+    assert list((shop / "data").iterdir()) == []
 
 
 def test_a_create_that_is_killed_leaves_nothing_or_a_whole_database(shop: Path, db: Isoenv) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # What SQLite keeps beside a database while somebody writes.
 BESIDE = ("-journal", "-wal", "-shm")
 FROZEN = 0o444
+# Steps of SQLite's machine between two looks at signals: some tenths of a millisecond.
+INSTRUCTIONS = 100_000
 # Seconds between two tries at a template that is being written.
 INTERVAL = 0.1
 
@@ -206,6 +208,8 @@ class Database:
 def _load(new: sqlite3.Connection, path: str) -> None:
     """Run a file statement by statement, so that an error has its line."""
     statement, start, number = "", 1, 0
+    # Python hears of Ctrl-C only where it runs, and one statement may take minutes.
+    new.set_progress_handler(lambda: 0, INSTRUCTIONS)
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
@@ -219,6 +223,8 @@ def _load(new: sqlite3.Connection, path: str) -> None:
                     statement, start = "", number + 1
         new.execute(statement)
     except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from None
         raise IsoenvError(f"{path}:{start}: {error}: the database was not made") from None
     except UnicodeDecodeError:
         raise IsoenvError(f"{path}:{number + 1}: bytes that are not UTF-8") from None
