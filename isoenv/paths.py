@@ -83,7 +83,8 @@ def _user_dir(
     if sys.platform == "linux":
         value = (envdiff.own(environ, xdg) or "").strip()
         # The specification says to ignore relative values.
-        parent = value if value.startswith("/") else f"{home(environ)}/{below_home}"
+        # HOME is / for many a container's user.
+        parent = value if value.startswith("/") else f"{home(environ).rstrip('/')}/{below_home}"
         return f"{parent.rstrip('/')}/isoenv"
     import platformdirs
 
@@ -199,7 +200,9 @@ def touch(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.utime(path)
     except OSError as error:
-        raise IsoenvError(f"cannot touch {path}: {error.strerror}") from None
+        raise IsoenvError(
+            f"cannot touch {path}: {(error.strerror or str(error)).lower()}"
+        ) from None
 
 
 def make_private(directory: str) -> None:
@@ -216,4 +219,5 @@ def make_private(directory: str) -> None:
             raise IsoenvError(f"{directory} is no directory: move it away") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise IsoenvError(f"cannot make {directory}: {reason}") from None
+        show = f"`ls -ld {parent}` and `df {parent}` show why"
+        raise IsoenvError(f"cannot make {directory}: {reason}: {show}") from None

@@ -74,7 +74,9 @@ def is_held(port: int) -> bool:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return not _is_left_over(port)
-        raise IsoenvError(f"cannot tell whether port {port} is free: {error.strerror}") from error
+        raise IsoenvError(
+            f"cannot tell whether port {port} is free: {(error.strerror or str(error)).lower()}"
+        ) from error
     return False
 
 

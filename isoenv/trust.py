@@ -138,4 +138,4 @@ def _replace(path: str, content: bytes) -> None:
     except OSError as error:
         if os.path.lexists(temporary):
             os.unlink(temporary)
-        raise IsoenvError(f"cannot write {path}: {error.strerror}") from None
+        raise IsoenvError(f"cannot write {path}: {files.reason(error)}") from None

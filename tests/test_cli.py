@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pexpect
 import pytest
 
+from isoenv import paths
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from subprocess import CompletedProcess
@@ -265,6 +267,17 @@ def test_a_terminal_gets_a_table_with_style(
     assert ("\x1b[1m" in text) == styled
     assert f"web={base}" in text
     assert "\x1b[3" not in text if "NO_COLOR" in env else True
+
+
+def test_a_list_does_without_sessions_whose_store_cannot_be_used(
+    shop: Path, base: int, isoenv: Isoenv
+) -> None:
+    env = {"ISOENV_STORE": "postgresql://me@127.0.0.1:1/none"}
+    done = isoenv("list", cwd=shop, env=env)
+    assert done.returncode == 0
+    assert f"web={base}" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("isoenv: cannot use 127.0.0.1:1/none: ")
 
 
 def test_a_narrow_terminal_cuts_no_port_in_two(shop: Path, base: int) -> None:
@@ -549,6 +562,7 @@ def test_without_home_the_users_directory_of_the_system_counts(
     done = isoenv("port", "web", cwd=shop, env={"HOME": None})
     assert outcome(done) == (0, f"{base}\n", "")
     assert isoenv("port", "web", cwd=shop, env={"HOME": "relative"}).stdout == f"{base}\n"
+    assert paths.state_dir({"HOME": "/"}) == "/.local/state/isoenv"
 
 
 def test_a_state_directory_that_cannot_be_is_said(

@@ -109,6 +109,8 @@ def group(directory: str | None) -> None:
         os.chdir(directory)
         os.environ["PWD"] = os.getcwd()
     except OSError as error:
-        raise UsageError(f"cannot enter {directory}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot enter {directory}: {(error.strerror or str(error)).lower()}"
+        ) from None
     # A directory that was named beats the instance that an outer `exec 3` keeps.
     os.environ.pop("__ISOENV_PIN", None)

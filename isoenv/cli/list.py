@@ -51,7 +51,7 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
         while True:
             leases = registry.leases(None if every or here is None else here.project)
             described = [_describe(caller, registry, lease, here) for lease in leases]
-            sessions = registering.counts(caller.state)
+            sessions = _sessions(caller)
             found = [
                 row | {"sessions": sessions.get((lease.project.key, lease.slot), 0)}
                 for row, lease in zip(_with_services(described), leases, strict=True)
@@ -66,6 +66,15 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
                 _say_clashes(leases if every else registry.leases(), leases)
                 return
             time.sleep(INTERVAL)
+
+
+def _sessions(caller: Caller) -> dict[tuple[str, int | None], int]:
+    """Count the sessions of each instance; none where their store cannot be used, which is said."""
+    try:
+        return registering.counts(caller.state)
+    except IsoenvError as error:
+        start.say(str(error))
+        return {}
 
 
 def _here(caller: Caller) -> Context | None:
