@@ -271,7 +271,7 @@ try:
 except errors.IsoenvError as error:
     print(error)
 """
-    assert python(code) == "cannot tell whether port 15123 is free: Too many open files\n"
+    assert python(code) == "cannot tell whether port 15123 is free: too many open files\n"
 
 
 @pytest.mark.parametrize("tables", [ports.PROC_NET, ()])
