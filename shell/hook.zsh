@@ -223,7 +223,8 @@ function __isoenv_escape() {
 # Whether the script is stale for the environment as it was before isoenv: a slot that the user
 # has chosen may hide behind ours, and HOME. In a scope of its own, so that nothing is undone for it.
 function __isoenv_stale_without_ours() {
-  if [[ ${__ISOENV_UNDO-} == *$'\x1f'(x[=-]$'\x1f'[0-9]|HOME$'\x1f')* ]]; then
+  if [[ ${__ISOENV_UNDO-} == *$'\x1f'x[=-]$'\x1f'[0-9]* ||
+    ${__ISOENV_UNDO-} == *$'\x1f'HOME$'\x1f'* ]]; then
     \builtin local __isoenv_name __isoenv_kind __isoenv_old __isoenv_new __isoenv_now
     for __isoenv_name __isoenv_kind __isoenv_old __isoenv_new in "${(@)__isoenv_cells[5,-1]}"; do
       [[ $__isoenv_kind != p= ]] || \builtin continue
