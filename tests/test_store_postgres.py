@@ -268,6 +268,26 @@ def test_who_takes_passes_over_what_another_is_taking(url: str) -> None:
             assert [message.text for message in two.take(where, "2", 3)] == ["2"]
 
 
+def test_who_expires_messages_waits_for_no_reader(url: str, postgres: Postgres) -> None:
+    assert url
+    reader, sender = Session("reader"), Session("sender")
+    for text in ("first", "second"):
+        sender.send("reader", text)
+    with closing(opened()) as store, postgres.connect("shared") as acknowledging:
+        postgres.ask("UPDATE isoenv.message SET expires_at = 0", "shared")
+        with acknowledging.transaction():
+            acknowledging.execute("SELECT FROM isoenv.delivery WHERE id = 1 FOR UPDATE")
+            # It would be told that others were before it.
+            store.rows("SELECT set_config('lock_timeout', '1s', false)")
+            store.forget_expired()
+            assert postgres.ask("SELECT id FROM isoenv.message", "shared") == [(1,)]
+        store.forget_expired()
+        assert postgres.ask("SELECT count(*) FROM isoenv.message", "shared") == [(0,)]
+        assert postgres.ask("SELECT count(*) FROM isoenv.delivery", "shared") == [(0,)]
+    reader.close()
+    sender.close()
+
+
 def test_of_messages_and_sessions_that_come_at_once_none_is_missed(
     url: str, python: Callable[..., subprocess.Popen[str]]
 ) -> None:

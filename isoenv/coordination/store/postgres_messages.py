@@ -42,10 +42,19 @@ SELECT delivery.id, sender, sender_id, body, sent_at
 FROM delivery JOIN message ON message.id = message_id
 WHERE address = ANY(%s) AND reader IS NULL AND expires_at > {NOW} ORDER BY delivery.id
 """  # noqa: S608  # of constants
-# Its deliveries go with it.
+# With their deliveries. What a reader is just acknowledging is passed over: who expires waits for
+# nobody, and so nobody for him in a circle.
 _EXPIRE = f"""
+WITH due AS MATERIALIZED (
+  SELECT delivery.id FROM delivery JOIN message ON message.id = message_id
+  WHERE expires_at <= {NOW} FOR UPDATE OF delivery SKIP LOCKED
+), gone AS (
+  DELETE FROM delivery WHERE id IN (SELECT id FROM due) RETURNING id
+)
 DELETE FROM message WHERE id IN (
-  SELECT id FROM message WHERE expires_at <= {NOW} FOR UPDATE SKIP LOCKED)
+  SELECT id FROM message WHERE expires_at <= {NOW} AND NOT EXISTS (
+    SELECT 1 FROM delivery WHERE message_id = message.id AND id NOT IN (SELECT id FROM gone))
+  FOR UPDATE SKIP LOCKED)
 """  # noqa: S608  # of constants
 _DROP = """
 DELETE FROM message WHERE id IN (
