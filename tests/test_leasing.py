@@ -869,7 +869,9 @@ def test_a_released_checkout_forgets_its_slot(
     one = worktree(repo, "one")
     leases.take(one, 5, "review")
     done = isoenv("release", cwd=one)
-    assert done.stderr == "isoenv: repo/5 review is free\n"
+    assert (
+        done.stderr == f"isoenv: repo/5 review is free: the next command in {one} takes one again\n"
+    )
     assert leases.find(one) is None
     assert leases.at(one) == (1, "one")
     again = isoenv("release", "5", cwd=repo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from isoenv import context, generated, instances, leasing
@@ -14,7 +16,8 @@ from isoenv.errors import NotFoundError
 def command(instance: str | None) -> None:
     """Give back the slot of INSTANCE, by default that of this checkout, with its ports.
 
-    Directories and databases stay. The next command in the checkout takes a new slot.
+    Directories and databases stay. The next command in the checkout takes a slot again, and so
+    does a shell's hook at the next prompt there.
 
     \b
     Example:
@@ -39,4 +42,8 @@ def command(instance: str | None) -> None:
         leasing.give_back(registry, lease)
     if lease.root:
         generated.forget(caller.state, lease.root)
-    start.say(f"{lease.project.name}/{lease.slot} {lease.name} is free")
+    title = f"{lease.project.name}/{lease.slot} {lease.name}"
+    # A hook is such a command, at its next prompt there.
+    is_there = lease.root and os.path.isdir(lease.root)
+    again = f": the next command in {lease.root} takes one again" if is_there else ""
+    start.say(f"{title} is free{again}")
