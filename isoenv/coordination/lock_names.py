@@ -32,6 +32,11 @@ def encode(name: str) -> str:
     return f"{encoded[:HEAD]}{CUT}{sha256(raw).hexdigest()}"
 
 
+def path(project: str | None, name: str) -> str:
+    """Return what a lock of a project, or of none, is called among all hosts."""
+    return f"{encode(project) if project else ''}/{encode(name)}"
+
+
 def decode(file_name: str) -> str | None:
     """Return the lock's name; None where the file name has a part of it alone."""
     if CUT in file_name:

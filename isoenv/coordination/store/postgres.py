@@ -156,6 +156,11 @@ class PostgresStore(LockTables, MessageTables, MetricTables):
         with self.transaction(members=True) as connection:
             _delete(connection, ids)
 
+    def forget_expired(self) -> None:
+        """Delete the messages whose time is over, and what is known of locks that nobody has."""
+        super().forget_expired()
+        self.forget_lock_records()
+
     def beat(self, session_id: str) -> bool:
         """Record a heartbeat; False where there is no such session."""
         return self._update(session_id, f"beat = %s, beaten_at = {NOW}", time.monotonic_ns())

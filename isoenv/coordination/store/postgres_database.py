@@ -7,10 +7,10 @@ from _thread import RLock
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from isoenv.coordination.store import postgres_migration
+from isoenv.coordination.store.postgres_address import Address
 from isoenv.coordination.store.postgres_schema import SCHEMA, TABLES, VERSION
-from isoenv.databases.server import reason, require_driver
 from isoenv.errors import IsoenvError
-from isoenv.paths import STORE_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +20,9 @@ if TYPE_CHECKING:
 
 # Seconds that a call waits for others, and that a connection may take.
 PATIENCE = 30.0
-# The shortest that libpq waits for a connection, in seconds.
-SHORTEST = 2
 # Advisory locks: of who makes the tables; and of who comes, goes or moves, which who sends shares,
 # so that a message never falls between a session's coming and its first look.
 SETUP, MEMBERS = 0x69736F656E760001, 0x69736F656E760002
-# A peer that has vanished without a word is noticed within a minute, also by who waits for ever.
-_KEEPALIVE = {
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "60000",
-}
 _GREET = """
 SELECT pg_backend_pid(), extract(epoch FROM clock_timestamp())::float8,
        set_config('statement_timeout', %s, false), set_config('search_path', %s, false),
@@ -52,11 +43,9 @@ class Database:
 
         ``state`` is the state directory for what is in files; ``patience`` is in seconds.
         """
-        require_driver()
         self.state = state
-        self.url = url
+        self.address = Address(url)
         self.patience = patience
-        self.label, self._secret = _described(url)
         # What the server's clock is ahead of this host's, in whole seconds: what is written down
         # is read as it was.
         self.ahead = 0
@@ -71,17 +60,16 @@ class Database:
         with self.told("cannot use"):
             connection, is_made = self.connect("store")
             try:
-                if not is_made:
-                    _create(connection)
-                row = connection.execute("SELECT version FROM version").fetchone()
+                if not is_made or _version(connection) < VERSION:
+                    _make(connection)
+                version = _version(connection)
             except BaseException:
                 connection.close()
                 raise
-        version = row[0] if row else 0
         if version > VERSION:
             connection.close()
             raise IsoenvError(
-                f"{self.label} has schema {version}, this isoenv reads up to {VERSION}: "
+                f"{self.address.label} has schema {version}, this isoenv reads up to {VERSION}: "
                 "`pip install --upgrade isoenv`"
             )
         self._connection = connection
@@ -90,13 +78,9 @@ class Database:
     def connect(self, purpose: str) -> tuple[psycopg.Connection, bool]:
         """Return a new connection, and whether the tables are there.
 
-        Raises IsoenvError behind a pooler, which would give one session's wakes to another.
+        Raises IsoenvError behind a pooler.
         """
-        import psycopg
-
-        connection = psycopg.connect(
-            self._conninfo(purpose), autocommit=True, prepare_threshold=None
-        )
+        connection = self.address.connect(purpose, self.patience)
         try:
             return connection, self._greet(connection)
         except BaseException:
@@ -113,23 +97,9 @@ class Database:
         before = time.time()
         greeting = (str(int(self.patience * 1000)), SCHEMA, f"{SCHEMA}.version")
         ((pid, now, _, _, is_made),) = connection.execute(_GREET, greeting).fetchall()
-        if pid != connection.info.backend_pid:
-            raise IsoenvError(
-                f"{STORE_SETTING} is the address of a pooler, {self.label}, behind which "
-                "nobody can be woken: give that of the PostgreSQL server itself"
-            )
+        self.address.require_direct(connection, pid)
         self.ahead = round(now - (before + time.time()) / 2)
         return bool(is_made)
-
-    def _conninfo(self, purpose: str) -> str:
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-        patience = str(max(SHORTEST, int(self.patience)))
-        ours = {**_KEEPALIVE, "connect_timeout": patience}
-        given = conninfo_to_dict(self.url)
-        ours = {name: value for name, value in ours.items() if name not in given}
-        ours |= {"application_name": f"isoenv {purpose}", "client_encoding": "UTF8"}
-        return make_conninfo(self.url, **ours)
 
     @property
     def connection(self) -> psycopg.Connection:
@@ -185,15 +155,10 @@ class Database:
         try:
             yield
         except psycopg.Error as error:
-            said = self.hide(reason(error))
             if self._connection is not None and self._connection.closed:
                 self._release()
                 what = "lost the connection to"
-            raise IsoenvError(f"{what} {self.label}: {said}: {_remedy(error)}") from None
-
-    def hide(self, text: str) -> str:
-        """Return a text without the password."""
-        return text.replace(self._secret, "…") if self._secret else text
+            raise self.address.failure(what, error) from None
 
     def park(self) -> None:
         """Wait until no thread uses the connection, and keep it so until ``unpark``."""
@@ -249,7 +214,8 @@ def execute(
     return connection.execute(sql, values or None)
 
 
-def _create(connection: psycopg.Connection) -> None:
+def _make(connection: psycopg.Connection) -> None:
+    """Make the tables, or bring those of an earlier version to this one."""
     with connection.transaction():
         execute(connection, "SELECT pg_advisory_xact_lock(%s)", (SETUP,))
         # Somebody else may have made it while this process waited: the tables say so, whereas
@@ -257,31 +223,11 @@ def _create(connection: psycopg.Connection) -> None:
         if not execute(connection, _IS_MADE, (SCHEMA,)).fetchall():
             execute(connection, TABLES)
             execute(connection, "INSERT INTO version VALUES (%s)", (VERSION,))
+        elif _version(connection) < VERSION:
+            postgres_migration.migrate(connection)
+            execute(connection, "UPDATE version SET version = %s", (VERSION,))
 
 
-def _described(url: str) -> tuple[str, str]:
-    """Return how to name a database to people, and its password."""
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error:
-        # What is wrong with it is not said: that may be a piece of the password.
-        raise IsoenvError(
-            f"{STORE_SETTING} is no address: `export {STORE_SETTING}=postgresql://USER@HOST/NAME`"
-        ) from None
-    host = given.get("host") or given.get("hostaddr") or "the local server"
-    place = f"{host}:{given['port']}" if given.get("port") else host
-    return f"{place}/{given.get('dbname') or ''}", str(given.get("password") or "")
-
-
-def _remedy(error: psycopg.Error) -> str:
-    from psycopg import errors
-
-    if isinstance(error, (errors.QueryCanceled, errors.DeadlockDetected)):
-        return "others were before this process, try again"
-    away = (None, "57P01", "57P02", "57P03")
-    if isinstance(error, errors.OperationalError) and error.sqlstate in away:
-        return "once it runs, try again"
-    return f"is `{STORE_SETTING}` right?"
+def _version(connection: psycopg.Connection) -> int:
+    row = execute(connection, "SELECT version FROM version").fetchone()
+    return row[0] if row else 0

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 SCHEMA = "isoenv"
 
 # Times are in seconds since the epoch by the server's clock, for those of hosts differ. Texts that
 # are compared or sorted are so byte by byte, whatever the database's language.
-TABLES = """
+
+# What version 2 has brought: locks of all hosts.
+LOCKS = """
+-- A lock of all hosts: its row stays when it is free, for `turn` and `token` never go back. `path`
+-- is the project and the name; `turn` is raised by each that takes the lock, of any kind; `token`
+-- is the turn of the last one that has had it alone, `slots` are those of the last on each slot.
+CREATE TABLE lock (
+  path TEXT COLLATE "C" PRIMARY KEY,
+  name BYTEA NOT NULL,
+  project BYTEA,
+  turn BIGINT NOT NULL,
+  token BIGINT NOT NULL,
+  slots BIGINT[] NOT NULL DEFAULT '{}',
+  -- The session that holds it across commands, since when and until when.
+  session_id TEXT COLLATE "C" REFERENCES session ON DELETE SET NULL,
+  since DOUBLE PRECISION,
+  expires DOUBLE PRECISION
+);
+CREATE INDEX lock_session ON lock (session_id);
+-- Who holds a lock or waits for one, for people: what pg_locks says of the backend and of the key
+-- `proof` is the truth. Locks do not survive a crash of the server, and no more need these rows.
+CREATE UNLOGGED TABLE lock_record (
+  backend INTEGER PRIMARY KEY,
+  path TEXT COLLATE "C" NOT NULL,
+  mode TEXT NOT NULL,
+  proof BIGINT NOT NULL,
+  asked_at DOUBLE PRECISION NOT NULL,
+  about TEXT NOT NULL
+);
+"""
+TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS isoenv;
 CREATE SEQUENCE checked;
 CREATE TABLE session (
@@ -65,19 +95,6 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_address ON delivery (address, id);
 CREATE INDEX delivery_reader ON delivery (reader) WHERE reader IS NOT NULL;
 CREATE INDEX delivery_message ON delivery (message_id);
--- Locks are those of one machine's kernel, and so is what sessions hold of them.
-CREATE TABLE lock (
-  host TEXT NOT NULL,
-  path TEXT NOT NULL,
-  name BYTEA NOT NULL,
-  project BYTEA,
-  token BIGINT NOT NULL,
-  session_id TEXT COLLATE "C" REFERENCES session ON DELETE SET NULL,
-  since DOUBLE PRECISION NOT NULL,
-  boot TEXT NOT NULL,
-  expires BIGINT, -- in ns of CLOCK_MONOTONIC of that boot
-  PRIMARY KEY (host, path)
-);
-CREATE INDEX lock_session ON lock (session_id);
+{LOCKS}
 CREATE TABLE version (version INTEGER NOT NULL);
 """
