@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import launch, paths
+from isoenv import launch
 from isoenv.cli import output, params, start
 from isoenv.coordination import current, lock_list, lock_record, lock_scope, sticky
 from isoenv.coordination.lock import Lock
-from isoenv.errors import UsageError
 
 if TYPE_CHECKING:
     from isoenv.coordination.lock_record import Holder
@@ -51,9 +50,7 @@ _timeout_option = click.option(
     metavar="SECONDS",
     help="Give up with 75; 0 does not wait at all.",
 )
-_global_option = click.option(
-    "--global", "everywhere", is_flag=True, help="For all projects of this machine."
-)
+_global_option = click.option("--global", "everywhere", is_flag=True, help="For all projects.")
 
 
 @click.group("lock")
@@ -98,6 +95,9 @@ def run(  # noqa: PLR0913  # click passes each option by name
     It is held exactly as long as COMMAND and what it starts live, whatever ends them, and waited
     for in turn. Inside a checkout it is one of the project, elsewhere of the machine.
 
+    With ISOENV_STORE it is one of all hosts that share the store, and COMMAND finds its token in
+    ISOENV_LOCK_TOKEN. Should the connection be lost, and another have the lock, COMMAND is ended.
+
     \b
     Example:
       isoenv lock run enigma --timeout 10 -- python train.py
@@ -108,8 +108,9 @@ def run(  # noqa: PLR0913  # click passes each option by name
     lock = Lock(name, timeout=timeout, shared=shared, slots=slots, scope=scope)
     lock.acquire(command)
     try:
-        lock.bequeath()
-        launch.become(command, os.environ)
+        lock.bequeath(command, start.say)
+        token = {} if lock.token is None else {sticky.TOKEN: str(lock.token)}
+        launch.become(command, {**os.environ, **token})
     finally:
         lock.release()
 
@@ -163,15 +164,17 @@ def release(name: str, session: str | None, *, everywhere: bool) -> None:
       isoenv lock release enigma
     """
     caller = start.caller()
-    directory = _scope(everywhere=everywhere).lock(name)
+    lock = Lock(name, scope=_scope(everywhere=everywhere))
     with closing(current.named_or_nameless(caller, session)) as handle:
-        sticky.release(directory, name, handle.record)
+        sticky.release(lock, handle.record)
 
 
 @command.command("list")
 @params.json_option
 def list_(*, as_json: bool) -> None:
     """List the locks that are held or waited for, of all projects.
+
+    With ISOENV_STORE those of all hosts, and of those that wait on another host the next one.
 
     \b
     Example:
@@ -190,16 +193,7 @@ def list_(*, as_json: bool) -> None:
 
 
 def _scope(*, everywhere: bool) -> Scope:
-    if not everywhere:
-        return lock_scope.of(start.here())
-    caller = start.caller()
-    if paths.store_url(caller.environ):
-        # Who shares sessions with other hosts could take it for a lock of all of them.
-        raise UsageError(
-            f"locks count on one machine, and {paths.STORE_SETTING} names a store of several: "
-            f"`env -u {paths.STORE_SETTING} isoenv lock … --global` is for this one"
-        )
-    return lock_scope.machine(caller.state)
+    return lock_scope.machine(start.caller().state) if everywhere else lock_scope.of(start.here())
 
 
 def _rows(locked: lock_list.Locked) -> list[list[str]]:

@@ -24,7 +24,7 @@ class Locked:
     """A lock that is held or waited for.
 
     ``project`` is None for a lock of the machine. ``waiters`` are the pids of those that wait in
-    the kernel's queue, in order.
+    the kernel's queue, in order; with a store of several hosts behind those that are next on each.
     """
 
     name: str
@@ -37,12 +37,17 @@ def locks() -> list[Locked]:
     """Return the locks of all scopes that are held or waited for now."""
     root = os.path.realpath(paths.state_dir(os.environ) + "/locks")
     table = lock_table.now()
-    return [
+    found = [
         locked
         for scope in _names(root)
         for name in _names(f"{root}/{scope}")
         if (locked := _look(f"{root}/{scope}/{name}", table))
     ]
+    if not paths.store_url(os.environ):
+        return found
+    from isoenv.coordination import host_lock_list  # needs the driver of the store
+
+    return host_lock_list.joined(paths.state_dir(os.environ), found)
 
 
 def holders(directory: str) -> tuple[Holder, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from isoenv import files, flock, liveness, paths
@@ -20,10 +20,16 @@ from isoenv.coordination.store import open_store
 from isoenv.errors import IsoenvError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from isoenv.coordination.lock import Lock
     from isoenv.coordination.records import Claim, Record
+    from isoenv.coordination.store import Store
+    from isoenv.coordination.store.postgres_line import Line
 
 WAKE = "wake"
+# What a command that has a lock finds its token in.
+TOKEN = "ISOENV_LOCK_TOKEN"  # noqa: S105  # no secret
 # Seconds after which a waiter looks again for what nothing wakes it for: a session that ended
 # while its process lives on, or one whose process cannot be seen from here.
 AGAIN = 1.0
@@ -44,10 +50,11 @@ def acquire(lock: Lock, session: Record, ttl: float | None) -> Claim:
     ``ttl`` is in seconds, None as long as the session. Raises LockTimeout.
     """
     check_ttl(ttl)
-    with lock, closing(open_store(_state(lock.directory))) as store:
-        _mark(lock.directory)
+    with lock.in_passing(), closing(open_store(_state(lock.directory))) as store:
+        if not paths.store_url(os.environ):
+            _mark(lock.directory)
         claim = store.take_lock(
-            *(_path(lock.directory), lock.name, lock.scope.project, session.id, ttl), _is_free
+            *(lock.path, lock.name, lock.scope.project, session.id, ttl), is_free
         )
     if claim is None:
         raise NotFoundError(f"session {session.title} has ended: `isoenv session start`")
@@ -56,25 +63,26 @@ def acquire(lock: Lock, session: Record, ttl: float | None) -> Claim:
     return claim
 
 
-def release(directory: str, name: str, session: Record) -> None:
+def release(lock: Lock, session: Record) -> None:
     """Give a lock of a session back. Raises IsoenvError where the session does not hold it."""
-    with closing(open_store(_state(directory))) as store:
-        is_done = store.free_lock(_path(directory), session.id)
-        claim = None if is_done else store.claim(_path(directory))
+    with closing(open_store(_state(lock.directory))) as store:
+        is_done = store.free_lock(lock.path, session.id)
+        claim = None if is_done else store.claim(lock.path)
     if not is_done:
-        who = f"{holder_of(claim)} has it" if claim and not _is_free(claim) else "it is free"
-        shown = lock_record.printable(name)
+        who = f"{holder_of(claim)} has it" if claim and not is_free(claim) else "it is free"
+        shown = lock_record.printable(lock.name)
         raise IsoenvError(
             f"session {session.title} does not hold the lock {shown}, {who}: `isoenv lock list`"
         )
-    _unmark(directory)
-    _wake(directory)
+    if not paths.store_url(os.environ):
+        _unmark(lock.directory)
+        _wake(lock.directory)
 
 
 def claim_of(directory: str) -> Claim | None:
     """Return the claim of the session that holds the lock in a directory."""
     claim = _claim(directory)
-    return claim if claim and not _is_free(claim) else None
+    return claim if claim and not is_free(claim) else None
 
 
 def holder_of(claim: Claim) -> lock_record.Holder:
@@ -121,25 +129,62 @@ class Obstacle:
 
     def wait(self, timeout: float | None) -> None:
         """Wait until it may be gone, at most so many seconds."""
-        limits = [AGAIN] if timeout is None else [AGAIN, timeout]
-        if self._claim.expires is not None:
-            limits.append(max(0.0, (self._claim.expires - time.monotonic_ns()) / NANO))
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        process = _watched(self._claim)
-        try:
-            if process is not None:
+        with _watched(self._claim) as processes:
+            for process in processes:
                 poll.register(process, select.POLLIN)
-            poll.poll(min(limits) * 1000)
+            poll.poll(_limit(self._claim, timeout) * 1000)
             with suppress(BlockingIOError):
                 os.read(self._wake, select.PIPE_BUF)
-        finally:
-            if process is not None:
-                os.close(process)
 
     def close(self) -> None:
         """Listen no more."""
         os.close(self._wake)
+
+
+def host_obstacle(state: str, path: str, session: str | None) -> HostObstacle | None:
+    """Return what keeps a process from a lock of all hosts that it has; None if nothing does.
+
+    What a session held that is gone, or whose time is over, is free from then on.
+    """
+    store = open_store(state)
+    with ExitStack() as stack:
+        stack.callback(store.close)
+        claim = store.claim(path)
+        if claim and is_free(claim):
+            store.free_lock(path, claim.pulse[0])
+        elif claim and not _is_own(claim, session):
+            stack.pop_all()
+            return HostObstacle(store, path, claim)
+    return None
+
+
+class HostObstacle:
+    """A session that holds a lock of all hosts."""
+
+    def __init__(self, store: Store, path: str, claim: Claim) -> None:
+        """Go on with an open store."""
+        self._store = store
+        self._path = path
+        self._claim = claim
+
+    def is_there(self) -> bool:
+        """Look whether the session, or another one meanwhile, holds the lock."""
+        claim = self._store.claim(self._path)
+        if claim is None or is_free(claim):
+            return False
+        self._claim = claim
+        return True
+
+    def wait(self, line: Line, timeout: float | None) -> None:
+        """Wait until it may be gone, at most so many seconds, at a line that is told of it."""
+        with _watched(self._claim) as processes:
+            line.hear(_limit(self._claim, timeout), *processes)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
 
 
 def _path(directory: str) -> str:
@@ -158,7 +203,8 @@ def _claim(directory: str) -> Claim | None:
         return store.claim(_path(directory))
 
 
-def _is_free(claim: Claim) -> bool:
+def is_free(claim: Claim) -> bool:
+    """Whether the time of a session with a lock is over, or its process is gone."""
     return claim.is_over or reaping.is_gone(claim.pulse)
 
 
@@ -227,17 +273,28 @@ def _wake(directory: str) -> None:
             os.close(descriptor)
 
 
-def _watched(claim: Claim) -> int | None:
-    """Return a descriptor that is readable once the holder's process has ended."""
+def _limit(claim: Claim, timeout: float | None) -> float:
+    """Return after how many seconds to look again whether a session has a lock."""
+    limits = [AGAIN] if timeout is None else [AGAIN, timeout]
+    if claim.expires is not None:
+        limits.append(max(0.0, (claim.expires - time.monotonic_ns()) / NANO))
+    return min(limits)
+
+
+@contextmanager
+def _watched(claim: Claim) -> Iterator[list[int]]:
+    """Give what is readable once the holder's process has ended, where it can be seen."""
     _, pid, start, inode, boot, namespace, host, *_ = claim.pulse
-    if not hasattr(os, "pidfd_open"):
-        return None
     try:
-        descriptor = os.pidfd_open(pid)
+        descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
     except OSError:
-        return None
-    # Opened first: the pid could be given to another process in between.
-    if liveness.is_dead(pid, start, inode, boot, namespace, host) is False:
-        return descriptor
-    os.close(descriptor)
-    return None
+        descriptor = None
+    if descriptor is None:
+        yield []
+        return
+    try:
+        # Opened first: the pid could be given to another process in between.
+        is_it = liveness.is_dead(pid, start, inode, boot, namespace, host) is False
+        yield [descriptor] if is_it else []
+    finally:
+        os.close(descriptor)
