@@ -51,7 +51,7 @@ def measure(world: World, tools: Sequence[Tool], megabytes: int, rounds: int) ->
     with tempfile.TemporaryDirectory(prefix="isoenv-pg-", dir="/tmp") as directory:
         os.chmod(directory, 0o755)  # noqa: S103  # the server runs as nobody
         make_postgres(directory, settings="")
-        port, server = start_postgres(directory, _free_port)
+        port, server = start_postgres(directory, free_port)
         try:
             place = Postgres(port, directory)
             for label, rows in ((f"{megabytes} MB", ROWS * megabytes), ("an empty one", 0)):
@@ -61,7 +61,8 @@ def measure(world: World, tools: Sequence[Tool], megabytes: int, rounds: int) ->
     return table
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody holds."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port: int = chosen.getsockname()[1]
         return port

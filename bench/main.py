@@ -18,6 +18,7 @@ import hooks
 import leases
 import locks
 import services
+import stores
 import tools
 from figures import Table
 from shells import SHELLS
@@ -43,6 +44,7 @@ SECTIONS: dict[str, int] = {
     "databases": 7,
     "coordination": 20,
     "locks": 3,
+    "stores": 15,
     "behaviours": 1,
 }
 
@@ -131,6 +133,7 @@ def _tables(
     size = leases.Size(3, 20) if options.quick else leases.Size(50, 1000)
     megabytes = 2 if options.quick else databases.LARGE
     crowd = coordination.Size(4, 20) if options.quick else coordination.Size(32, 10_000)
+    calls = 5 if options.quick else 100
     contention = locks.Size(0.2, 2) if options.quick else locks.Size(3, 20)
     with World() as world:
         place = hooks.Place(world, found, shells, shop(world, found), sample)
@@ -149,6 +152,7 @@ def _tables(
                 world, found, crowd, rounds["coordination"]
             ),
             "locks": lambda: locks.measure(world, found, filelock, contention, rounds["locks"]),
+            "stores": lambda: stores.measure(world, found, calls, rounds["stores"]),
             "behaviours": lambda: behaviours.observe(world, found, shells),
         }
         for name in chosen:

@@ -33,6 +33,7 @@ OF_ALL = {
     "services": 6,
     "coordination": 17,
     "locks": 2,
+    "stores": 7,
     "agents": 7,
 }
 
