@@ -20,6 +20,7 @@ from subprocess import PIPE
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from hosts import hosts, network  # noqa: F401  # fixtures, found by their names
 from servers import postgres, postgres_database, postgres_server  # noqa: F401  # fixtures, found by their names
 
 from isoenv import context, paths, trust
@@ -334,6 +335,16 @@ def store(
         monkeypatch.setenv("ISOENV_STORE", url)
     with closing(open_store(os.environ["ISOENV_STATE_DIR"])) as opened:
         yield opened
+
+
+@pytest.fixture(params=["of a machine", "of all hosts"])
+def kind(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of locks: those of the machine alone, and those of a store that hosts share."""
+    assert home
+    found: str = request.param
+    if found == "of all hosts":
+        monkeypatch.setenv("ISOENV_STORE", request.getfixturevalue("postgres_database"))
+    return found
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import psycopg.sql
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     Process = subprocess.Popen[bytes]
 
@@ -115,16 +115,20 @@ def make_postgres(directory: str, settings: str = _CONFIG) -> None:
     Path(f"{data}/pg_hba.conf").write_text(_ACCESS, encoding="utf-8")
 
 
-def start_postgres(directory: str, free_port: Callable[[], int]) -> tuple[int, Process]:
+def start_postgres(
+    directory: str, free_port: Callable[[], int], within: Sequence[str] = ()
+) -> tuple[int, Process]:
     """Start the server of a directory on a free port; return the port and the process.
 
-    Somebody else may be faster to take the port, and then it is another.
+    Somebody else may be faster to take the port, and then it is another. ``within`` is what its
+    command begins with.
     """
     for _ in range(TRIES):
         port = free_port()
         with open(f"{directory}/log", "wb") as log:
             server = subprocess.Popen(
                 [
+                    *within,
                     *unprivileged(),
                     *(f"{binaries()}/postgres", "-D", f"{directory}/data", "-p", str(port)),
                 ],

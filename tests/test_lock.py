@@ -41,7 +41,8 @@ import json, sys, time
 from isoenv import Lock
 name, file, seconds, turns = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 lock = Lock(name)
-print("ready", flush=True)
+with lock:
+    print("ready", flush=True)
 sys.stdin.readline()
 end, done = time.monotonic() + seconds, 0
 while time.monotonic() < end and done < turns:
@@ -56,10 +57,14 @@ print(done, flush=True)
 
 PATIENCE = 60
 
+# What is about the kernel's locks and their files, which those of all hosts stand above.
+of_a_machine = pytest.mark.parametrize("kind", ["of a machine"], indirect=True)
+
 
 @pytest.fixture(autouse=True)
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def outside(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside any checkout the scope is the machine, which here is the test's own state."""
+    assert kind
     monkeypatch.chdir(tmp_path)
 
 
@@ -212,6 +217,7 @@ def test_a_waiter_waits_in_the_kernels_queue_and_not_by_polling(hold: Start, sta
     assert [line(process) for process in waiting] == ["in"] * 2
 
 
+@of_a_machine
 def test_a_waiter_for_a_slot_does_not_poll_either(hold: Start, start: Start) -> None:
     holders = [hold("it", slots=2) for _ in range(2)]
     waiting = start("from isoenv import Lock\nwith Lock('it', slots=2): print('in')")
@@ -297,7 +303,9 @@ def test_the_slot_of_a_killed_holder_is_free_at_once(hold: Start) -> None:
         assert not is_free("it", slots=2)
 
 
-def test_never_more_than_the_slots_are_held_under_contention(start: Start, tmp_path: Path) -> None:
+def test_never_more_than_the_slots_are_held_under_contention(
+    kind: str, start: Start, tmp_path: Path
+) -> None:
     code = """
 import os, sys
 from isoenv import Lock
@@ -313,7 +321,8 @@ for _ in range(60):
     processes = [start(code, str(inside)) for _ in range(8)]
     seen = [int(word) for process in processes for word in process.communicate()[0].split()]
     assert len(seen) == 8 * 60
-    assert max(seen) in (2, 3)
+    # The way to a server is longer than what is done here.
+    assert max(seen) in ((2, 3) if kind == "of a machine" else (1, 2, 3))
 
 
 # -- threads, forks, one process twice ---------------------------------------------------------
@@ -483,6 +492,7 @@ def test_a_time_out_is_kept_and_leaves_nothing_open(
     assert waiters("it") == 0
 
 
+@of_a_machine
 @pytest.mark.parametrize("options", [{}, {"shared": True}, {"slots": 2}])
 @pytest.mark.parametrize("name", ["queue", "lock"])
 def test_who_does_not_wait_bears_with_what_is_held_for_a_moment(
@@ -521,6 +531,7 @@ def test_an_interrupt_ends_the_wait_and_leaves_the_queue(
 # -- the files -----------------------------------------------------------------------------------
 
 
+@of_a_machine
 @pytest.mark.parametrize("how", ["deleted", "replaced", "all deleted"])
 def test_those_that_wait_for_a_file_that_is_taken_away_meet_at_the_new_one(
     hold: Start, start: Start, how: str
@@ -552,6 +563,7 @@ def holder() -> int | None:
     return locks()[0].holders[0].pid
 
 
+@of_a_machine
 def test_nothing_is_ever_removed_and_no_record_is_left() -> None:
     for options in ({}, {"shared": True}, {"slots": 2}):
         with Lock("it", **options):  # type: ignore[arg-type]
@@ -563,6 +575,7 @@ def test_nothing_is_ever_removed_and_no_record_is_left() -> None:
     assert directory("it").stat().st_mode & 0o777 == 0o700
 
 
+@of_a_machine
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
     with Lock("it"):
         pass
@@ -575,6 +588,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
     assert precious.read_text() == "kept"
 
 
+@of_a_machine
 def test_a_file_in_the_place_of_a_fifo_is_refused() -> None:
     with Lock("it", slots=2):
         pass
@@ -585,6 +599,7 @@ def test_a_file_in_the_place_of_a_fifo_is_refused() -> None:
     assert is_free("it")
 
 
+@of_a_machine
 @pytest.mark.parametrize("options", [{}, {"shared": True}, {"slots": 2}])
 def test_a_full_disk_takes_no_lock_away(options: dict[str, object]) -> None:
     with Lock("it", **options):  # type: ignore[arg-type]
@@ -639,12 +654,14 @@ def test_any_name_is_one_lock_and_no_other() -> None:
     assert len(list(root.iterdir())) == len(NAMES)
 
 
+@of_a_machine
 @pytest.mark.parametrize("name", ["", "\ud800"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         Lock(name)
 
 
+@of_a_machine
 @pytest.mark.parametrize(
     "options",
     [{"slots": 0}, {"slots": 2, "shared": True}, {"timeout": -1}, {"timeout": float("nan")}],
@@ -682,6 +699,7 @@ def test_the_list_tells_shared_holders_and_slots_apart(hold: Start) -> None:
     }
 
 
+@of_a_machine
 def test_a_record_that_a_killed_holder_left_names_nobody(hold: Start) -> None:
     process = hold("it")
     process.kill()
@@ -691,6 +709,7 @@ def test_a_record_that_a_killed_holder_left_names_nobody(hold: Start) -> None:
     assert (directory("it") / "lock").stat().st_size == 0
 
 
+@of_a_machine
 def test_a_recycled_pid_in_the_record_is_no_holder(hold: Start) -> None:
     process = hold("it")
     file = directory("it") / "lock"
@@ -707,6 +726,7 @@ def test_a_recycled_pid_in_the_record_is_no_holder(hold: Start) -> None:
     assert is_free("it")
 
 
+@of_a_machine
 @pytest.mark.parametrize(
     "text", ["", "{", "[]\n", "\0" * 5000, '{"pid": "x", "since": []}\n', "[" * 60000, "é\n" * 9]
 )
@@ -719,6 +739,7 @@ def test_a_record_that_is_none_hides_no_holder(hold: Start, text: str) -> None:
         Lock("it", timeout=0).acquire()
 
 
+@of_a_machine
 def test_what_a_record_says_cannot_move_the_cursor(hold: Start) -> None:
     process = hold("it")
     file = directory("it") / "lock"
@@ -757,6 +778,7 @@ def test_a_holder_in_another_pid_namespace_is_seen_and_named(start: Start) -> No
     assert is_free("it")
 
 
+@of_a_machine
 def test_files_of_an_unknown_kind_are_passed_over() -> None:
     with Lock("it"):
         root = directory("it").parent
@@ -768,6 +790,7 @@ def test_files_of_an_unknown_kind_are_passed_over() -> None:
         assert [locked.name for locked in locks()] == ["it"]
 
 
+@of_a_machine
 def test_the_kernels_word_is_enough_without_its_table(
     hold: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -801,6 +824,7 @@ def test_a_lock_counts_in_the_checkouts_of_one_project(
         assert locks()[0].project == "main"
 
 
+@of_a_machine
 def test_a_file_system_that_others_share_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -815,6 +839,7 @@ def test_a_file_system_that_others_share_is_refused(
     assert not (tmp_path / "state").exists()
 
 
+@of_a_machine
 def test_a_kernel_that_has_no_locks_for_a_file_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object, **_options: object) -> bool:
         raise OSError(37, "No locks available")

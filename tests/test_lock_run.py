@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     Run = Callable[..., subprocess.Popen[str]]
 
 PATIENCE = 60
+# What is about the command line and the files of one machine.
+of_a_machine = pytest.mark.parametrize("kind", ["of a machine"], indirect=True)
 ISOENV = [sys.executable, "-m", "isoenv"]
 
 
 @pytest.fixture(autouse=True)
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def outside(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside any checkout the scope is the machine, which here is the test's own state."""
+    assert kind
     monkeypatch.chdir(tmp_path)
 
 
@@ -193,6 +196,7 @@ def test_a_command_that_cannot_be_run_leaves_no_lock(
     assert locks() == []
 
 
+@of_a_machine
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -215,6 +219,7 @@ def test_wrong_usage_is_2(isoenv: Isoenv, words: list[str], said: str) -> None:
     assert said in done.stderr
 
 
+@of_a_machine
 @pytest.mark.parametrize(
     "words",
     [
@@ -229,6 +234,7 @@ def test_options_end_where_the_command_begins(isoenv: Isoenv, words: list[str]) 
     assert (done.returncode, done.stdout, done.stderr) == (0, "--timeout\nx\n--\n", "")
 
 
+@of_a_machine
 @pytest.mark.parametrize(
     "name", ["a/b", "../../x", "with space", "Ünï 🚒", "-x", "\udcff", "x" * 300]
 )
@@ -367,6 +373,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+@of_a_machine
 def test_a_state_directory_that_cannot_be_written_to_is_one_line(
     isoenv: Isoenv, small_disk: Path
 ) -> None:
@@ -402,7 +409,7 @@ def test_a_full_disk_takes_no_lock_away(
     assert (small_disk / "state/locks/machine/it/lock").stat().st_size == 0
     done = isoenv("lock", "run", "it", "--timeout", "0", "true")
     assert done.returncode == 75
-    assert f"held by pid {holder.pid}: sh -c 'echo in; read end': `isoenv" in done.stderr
+    assert f"held by pid {holder.pid}: sh -c 'echo in; read end'" in done.stderr
 
 
 def test_a_table_on_a_terminal_and_a_pipe_that_is_closed(isoenv: Isoenv) -> None:

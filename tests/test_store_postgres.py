@@ -16,12 +16,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from servers import PASSWORD, make_postgres, start_postgres, stop
 
-from isoenv import Session, liveness, process
+from isoenv import Lock, Session, process
 from isoenv.coordination import addresses, glance, heartbeat, reaping, registering
 from isoenv.coordination.records import Record
 from isoenv.coordination.store import open_store
 from isoenv.coordination.store.postgres import PostgresStore
 from isoenv.coordination.store.postgres_database import SETUP
+from isoenv.coordination.store.postgres_schema import VERSION
 from isoenv.errors import IsoenvError
 
 if TYPE_CHECKING:
@@ -85,15 +86,19 @@ print(open_store(os.environ["ISOENV_STATE_DIR"]).count())
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert [each.communicate()[0] for each in started] == ["0\n"] * 6
-    assert postgres.ask("SELECT version FROM isoenv.version", "shared") == [(1,)]
+    assert postgres.ask("SELECT version FROM isoenv.version", "shared") == [(VERSION,)]
 
 
 def test_a_newer_version_is_refused_and_left_alone(url: str, postgres: Postgres) -> None:
     assert url
     opened().close()
-    postgres.ask("UPDATE isoenv.version SET version = 2", "shared")
-    with pytest.raises(IsoenvError, match=r"/shared has schema 2, this isoenv reads up to 1"):
+    postgres.ask("UPDATE isoenv.version SET version = 9", "shared")
+    said = f"/shared has schema 9, this isoenv reads up to {VERSION}"
+    with pytest.raises(IsoenvError, match=said):
         opened()
+    with pytest.raises(IsoenvError, match=said):
+        Lock("it").acquire()
+    assert postgres.ask("SELECT version FROM isoenv.version", "shared") == [(9,)]
 
 
 def test_a_server_that_is_not_there_is_one_line_without_the_password(
@@ -347,30 +352,46 @@ def test_the_commands_work_on_it_and_make_no_database_here(url: str, home: Path)
     assert not list(home.rglob("coordination.db"))
 
 
-def test_a_lock_that_could_be_taken_for_one_of_all_hosts_is_refused(url: str) -> None:
+# The table of locks as it was in version 1, and what two hosts had in it.
+FIRST_LOCKS = """
+SET ROLE owner;
+DROP TABLE isoenv.lock, isoenv.lock_record;
+CREATE TABLE isoenv.lock (
+  host TEXT NOT NULL, path TEXT NOT NULL, name BYTEA NOT NULL, project BYTEA,
+  token BIGINT NOT NULL, session_id TEXT COLLATE "C" REFERENCES isoenv.session ON DELETE SET NULL,
+  since DOUBLE PRECISION NOT NULL, boot TEXT NOT NULL, expires BIGINT, PRIMARY KEY (host, path));
+CREATE INDEX lock_session ON isoenv.lock (session_id);
+INSERT INTO isoenv.lock VALUES
+  ('a', 'shop-1/it', 'it', 'shop', 7, NULL, 1, 'b', NULL),
+  ('b', 'shop-2/it', 'it', 'shop', 3, '{}', 1, 'b', 1),
+  ('b', 'machine/it', 'it', NULL, 5, NULL, 1, 'b', NULL);
+UPDATE isoenv.version SET version = 1;
+"""
+
+
+def test_a_store_of_the_last_version_goes_on_with_what_it_holds(
+    url: str, postgres: Postgres, python: Callable[..., subprocess.Popen[str]]
+) -> None:
     assert url
-    for command in (["run", "--global", "x", "--", "true"], ["acquire", "--global", "x"]):
-        status, said = say("lock", *command)
-        assert status == 2
-        assert "locks count on one machine" in said
-    assert say("lock", "run", "x", "--", "true") == (0, "")
-
-
-def test_locks_of_sessions_are_each_hosts_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert url
-    with Session("bot") as me, Session("other") as other, closing(opened()) as store:
-
-        def take(session: Session) -> tuple[str, int]:
-            found = store.take_lock("p/x", "x", None, session.id, None, lambda _claim: False)
+    with Session("bot") as me, Session("other") as other:
+        me.metrics.add("agents", 3)
+        me.send("other", "hello")
+        postgres.ask(FIRST_LOCKS.format(me.id), "shared")
+        # All that come find it at once.
+        code = "from isoenv import Session\nwith Session() as me: print(me.metrics.add('agents'))"
+        assert [each.communicate()[0] for each in [python(code) for _ in range(4)]] == ["1.0\n"] * 4
+        assert postgres.ask("SELECT version FROM isoenv.version", "shared") == [(VERSION,)]
+        with closing(opened()) as store:
+            found = store.claim("shop/it")
             assert found is not None
-            return found.title, found.token
-
-        assert take(me) == take(other) == take(me) == ("bot", 1)
-        assert store.free_lock("p/x", me.id)
-        assert take(other) == ("other", 2)
-        monkeypatch.setattr(liveness, "hostname", lambda: "far")
-        assert store.claim("p/x") is None
-        assert take(me) == ("bot", 1)
+            assert (found.title, found.token, found.is_over) == ("bot", 7, False)
+            assert store.claim("/it") is None
+            taken = store.take_lock("/it", "it", None, other.id, None, lambda _claim: False)
+            assert taken is not None
+            assert taken.token == 6
+            assert store.free_lock("shop/it", me.id)
+        assert me.metrics.add("agents", 1) == 4
+        assert [message.text for message in other.receive()] == ["hello"]
 
 
 def test_an_update_and_the_end_of_its_session_leave_nothing_behind(
