@@ -352,7 +352,7 @@ def test_the_commands_work_on_it_and_make_no_database_here(url: str, home: Path)
     assert not list(home.rglob("coordination.db"))
 
 
-# The table of locks as it was in version 1, and what two hosts had in it.
+# The table of locks as it was in version 1, and what three hosts had in it.
 FIRST_LOCKS = """
 SET ROLE owner;
 DROP TABLE isoenv.lock, isoenv.lock_record;
@@ -362,8 +362,9 @@ CREATE TABLE isoenv.lock (
   since DOUBLE PRECISION NOT NULL, boot TEXT NOT NULL, expires BIGINT, PRIMARY KEY (host, path));
 CREATE INDEX lock_session ON isoenv.lock (session_id);
 INSERT INTO isoenv.lock VALUES
-  ('a', 'shop-1/it', 'it', 'shop', 7, NULL, 1, 'b', NULL),
-  ('b', 'shop-2/it', 'it', 'shop', 3, '{}', 1, 'b', 1),
+  ('a', 'shop-1/it', 'it', 'shop', 9, NULL, 1, 'b', NULL),
+  ('b', 'shop-2/it', 'it', 'shop', 7, '{}', 1, 'b', 1),
+  ('c', 'shop-3/it', 'it', 'shop', 3, NULL, 2, 'b', NULL),
   ('b', 'machine/it', 'it', NULL, 5, NULL, 1, 'b', NULL);
 UPDATE isoenv.version SET version = 1;
 """
@@ -384,7 +385,7 @@ def test_a_store_of_the_last_version_goes_on_with_what_it_holds(
         with closing(opened()) as store:
             found = store.claim("shop/it")
             assert found is not None
-            assert (found.title, found.token, found.is_over) == ("bot", 7, False)
+            assert (found.title, found.token, found.is_over) == ("bot", 9, False)
             assert store.claim("/it") is None
             taken = store.take_lock("/it", "it", None, other.id, None, lambda _claim: False)
             assert taken is not None
