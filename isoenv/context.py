@@ -48,8 +48,8 @@ class Caller:
 class Context:
     """A place, and what it is configured to be.
 
-    ``base`` is the directory that the environment is for, None outside any checkout. ``watched``
-    are the files that decided, whether they exist or not. ``configured`` says whether the place
+    ``base`` is the directory that the environment is for, None outside any checkout.
+    ``configured`` says whether the place
     itself asks for an environment: by a file or by a preset. ``subjects`` need the user's trust,
     ``offers`` are what the user may allow and nothing waits for. ``by_program`` says that the
     command alone has chosen the configuration, ``is_developed`` that this is SkyPilot's source
@@ -61,7 +61,6 @@ class Context:
     base: str | None
     project: Project
     config: Config
-    watched: tuple[str, ...] = ()
     configured: bool = False
     subjects: tuple[trust.Subject, ...] = ()
     by_program: bool = False
@@ -70,19 +69,29 @@ class Context:
     skypilot_home: str = skypilot.SERVER
 
     @property
+    def watched(self) -> tuple[str, ...]:
+        """The files that decided, whether they exist or not."""
+        if self.checkout is None or self.base is None:
+            return ()
+        return tuple(watched_files(self.caller, checkout.Place(self.checkout, self.base)))
+
+    @property
     def claim(self) -> leasing.Claim:
         """What asks for a lease here."""
         base = self.base or self.caller.directory
         return leasing.Claim(self.project, self.config, self.checkout, base, self.caller.say)
 
 
-def find(caller: Caller, *, is_real: bool = False) -> Context:
+def find(
+    caller: Caller, *, is_real: bool = False, user: userconfig.UserConfig | None = None
+) -> Context:
     """Find the checkout of the caller's directory, its configuration and its project.
 
     With ``is_real`` the directory is one of the registry's, where no link is to be resolved.
+    ``user`` is the user's own configuration for who has read it already.
     """
     place = checkout.locate(caller.directory, is_real=is_real)
-    user = user_config(caller)
+    user = user or user_config(caller)
     if place is None:
         return outside(caller, user)
     found, base = place.checkout, place.base
@@ -112,14 +121,12 @@ def find(caller: Caller, *, is_real: bool = False) -> Context:
         )
         settings = skypilot.developed(settings) if is_developed else settings
     project = Project(settings.project, settings.project) if settings.project else inferred
-    watched = tuple(watched_files(caller, place))
     return Context(
         caller,
         found,
         base,
         project,
         settings,
-        watched,
         configured,
         subjects,
         by_program,

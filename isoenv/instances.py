@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from isoenv.context import Caller, Context
     from isoenv.models import Environment
+    from isoenv.userconfig import UserConfig
 
 SLOT_VARIABLE = "ISOENV_INSTANCE"
 # The slot that isoenv itself exported, so that a value of the user's own can be told from it.
@@ -228,10 +229,13 @@ def _numbered(here: Context, registry: Registry, slot: int, *, lease: bool) -> S
     return Selected(here, slot, held)
 
 
-def of_lease(caller: Caller, lease: Lease) -> Selected:
-    """Return the instance of a lease, with the configuration of the checkout that holds it."""
+def of_lease(caller: Caller, lease: Lease, user: UserConfig | None = None) -> Selected:
+    """Return the instance of a lease, with the configuration of the checkout that holds it.
+
+    ``user`` is the user's own for who has read it already.
+    """
     if lease.root and os.path.isdir(lease.root):
-        theirs = context.find(replace(caller, directory=lease.root), is_real=True)
+        theirs = context.find(replace(caller, directory=lease.root), is_real=True, user=user)
     else:
         theirs = replace(context.find(caller), project=lease.project)
     return Selected(theirs, lease.slot, lease)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoenv import context, instances, resolver, tokens
+from isoenv import context, instances, paths, resolver, tokens
 from isoenv.cli import output, params, show, start
-from isoenv.coordination import registering
 from isoenv.diagnosis import clashes
 from isoenv.errors import IsoenvError, UsageError
-from isoenv.services import listing
 from isoenv.services.states import STOPPED
 
 if TYPE_CHECKING:
     from isoenv.context import Caller, Context
-    from isoenv.models import Lease
+    from isoenv.instances import Selected
+    from isoenv.models import Environment, Lease
     from isoenv.registry import Registry
     from isoenv.services.listing import Question
     from isoenv.services.states import Status
+    from isoenv.userconfig import UserConfig
 
 # Seconds between two looks of `--watch`.
 INTERVAL = 1.0
@@ -50,7 +50,8 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
         here = _here(caller) if every else context.find(caller)
         while True:
             leases = registry.leases(None if every or here is None else here.project)
-            described = [_describe(caller, registry, lease, here) for lease in leases]
+            user = _user(caller)
+            described = [_describe(caller, registry, lease, here, user) for lease in leases]
             sessions = _sessions(caller)
             found = [
                 row | {"sessions": sessions.get((lease.project.key, lease.slot), 0)}
@@ -70,6 +71,10 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
 
 def _sessions(caller: Caller) -> dict[tuple[str, int | None], int]:
     """Count the sessions of each instance; none where their store cannot be used, which is said."""
+    if not paths.has_store(caller.environ, caller.state):
+        return {}
+    from isoenv.coordination import registering  # more than a machine without sessions needs
+
     try:
         return registering.counts(caller.state)
     except IsoenvError as error:
@@ -85,8 +90,20 @@ def _here(caller: Caller) -> Context | None:
         return None
 
 
+def _user(caller: Caller) -> UserConfig | None:
+    """Return the user's own configuration; None where it is broken, which each lease meets then."""
+    try:
+        return context.user_config(caller)
+    except IsoenvError:
+        return None
+
+
 def _describe(
-    caller: Caller, registry: Registry, lease: Lease, here: Context | None
+    caller: Caller,
+    registry: Registry,
+    lease: Lease,
+    here: Context | None,
+    user: UserConfig | None,
 ) -> tuple[dict[str, object], list[Question]]:
     """Describe a lease, from the registry alone where its configuration cannot be had.
 
@@ -103,10 +120,10 @@ def _describe(
         "dirs": {},
         "urls": {},
     }
-    questions = listing.recorded(caller.state, lease)
+    questions = None
     try:
         if lease.root and not gone:
-            selected = instances.of_lease(caller, lease)
+            selected = instances.of_lease(caller, lease, user)
         elif here and not lease.root and here.project.key == lease.project.key:
             selected = instances.Selected(here, lease.slot, lease)
         else:
@@ -115,21 +132,38 @@ def _describe(
             context.require_trust(selected.context)
             environment = instances.environment(selected, registry)
             found |= show.describe(environment)
-            questions = listing.configured(selected, environment)
+            questions = _configured(selected, environment)
     except IsoenvError:
         # Somebody's broken or untrusted file must not hide the other instances.
         pass
+    if questions is None:
+        from isoenv.services import listing  # more than a machine without services needs
+
+        questions = listing.recorded(caller.state, lease)
     if "flags" not in found:
         found["flags"] = registry.flags(lease)
     found |= {"root": lease.root, "services": [], "sessions": 0, "gone": gone}
     return found, questions
 
 
+def _configured(selected: Selected, environment: Environment) -> list[Question]:
+    if not selected.context.config.services:
+        return []
+    from isoenv.services import listing  # more than a machine without services needs
+
+    return listing.configured(selected, environment)
+
+
 def _with_services(
     described: list[tuple[dict[str, object], list[Question]]],
 ) -> list[dict[str, object]]:
     """Add the services of all instances, looked at together."""
-    states = iter(listing.ask([each for _, questions in described for each in questions]))
+    asked = [each for _, questions in described for each in questions]
+    if not asked:
+        return [found for found, _ in described]
+    from isoenv.services import listing  # more than a machine without services needs
+
+    states = iter(listing.ask(asked))
     return [
         {**found, "services": [_state(next(states)) for _ in questions]}
         for found, questions in described
