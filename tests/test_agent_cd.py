@@ -148,7 +148,7 @@ HOSTILE = (
         "exec >&-; cd deep",
     ),
     *(
-        "time -p cd deep 2>/dev/null",
+        "TIMEFORMAT=took; time cd deep 2>/dev/null",
         "coproc cd deep; wait",
         "eval 'cd deep'; pwd -P",
         "cd linked",
