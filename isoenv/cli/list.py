@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from isoenv import context, instances, paths, resolver, tokens
 from isoenv.cli import output, params, show, start
 from isoenv.diagnosis import clashes
 from isoenv.errors import IsoenvError, UsageError
-from isoenv.services.states import STOPPED
 
 if TYPE_CHECKING:
     from isoenv.context import Caller, Context
@@ -43,6 +43,8 @@ def command(*, every: bool, watch: bool, as_json: bool) -> None:
     """
     if watch and as_json:
         raise UsageError("`--watch` is for people: leave out `--json`")
+    # What is loaded stays: the collector would go over it again and again for many leases.
+    gc.freeze()
     caller = start.caller() if every else start.here()
     # A plain dict: `os.environ` decodes at each look, and each lease takes several.
     caller = replace(caller, environ=dict(caller.environ))
@@ -189,13 +191,12 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
         assert isinstance(ports, dict)  # noqa: S101  # as _describe makes it
         assert isinstance(urls, dict)  # noqa: S101  # likewise
         assert isinstance(services, list)  # noqa: S101  # likewise
-        running = [each for each in services if each["state"] != STOPPED]
         place = str(row["root"] or "-") + (" (gone)" if row["gone"] else "")
         cells = [
             str(row["slot"]),
             str(row["name"]),
             place,
-            " ".join(f"{each['name']}={each['state']}" for each in running) or "-",
+            _running(services) or "-",
             " ".join(f"{name}={port}" for name, port in ports.items()),
             " ".join(map(resolver.mask, urls.values())),
             *([str(row["sessions"])] if "SESSIONS" in headers else []),
@@ -205,6 +206,15 @@ def _write(found: list[dict[str, object]], *, every: bool) -> None:
         start.say("no instances yet: `isoenv claim` takes a slot for this checkout")
         return
     output.write_table(["PROJECT", *headers] if every else headers, rows)
+
+
+def _running(services: list[dict[str, object]]) -> str:
+    if not services:
+        return ""
+    from isoenv.services.states import STOPPED  # more than a machine without services needs
+
+    running = [each for each in services if each["state"] != STOPPED]
+    return " ".join(f"{each['name']}={each['state']}" for each in running)
 
 
 def _say_clashes(leases: list[Lease], shown: list[Lease]) -> None:
