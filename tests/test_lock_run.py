@@ -380,12 +380,15 @@ def test_a_state_directory_that_cannot_be_written_to_is_one_line(
     env = {"ISOENV_STATE_DIR": f"{small_disk}/state"}
     assert isoenv("lock", "run", "old", "true", env=env).returncode == 0
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    for name, what in (("new", "make"), ("old", "use the lock")):
+    locks = f"{small_disk}/state/locks/machine"
+    show = f": `ls -ld {locks}` and `df {locks}` show why"
+    for name, said in (
+        ("new", f"make {locks}/new: read-only file system{show}"),
+        ("old", f"use the lock {locks}/old/queue: read-only file system"),
+    ):
         done = isoenv("lock", "run", name, "touch", "made", env=env)
         assert (done.returncode, done.stdout) == (1, "")
-        path = f"{small_disk}/state/locks/machine/{name}" + ("/queue" if name == "old" else "")
-        assert done.stderr.startswith(f"isoenv: cannot {what} {path}: read-only file system")
-        assert done.stderr.count("\n") == 1
+        assert done.stderr == f"isoenv: cannot {said}\n"
     assert isoenv("lock", "list", env=env).stderr == "isoenv: no lock is held\n"
     assert not Path("made").exists()
 

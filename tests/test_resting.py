@@ -126,36 +126,37 @@ def test_a_copy_is_not_who_has_given_it_back(
     assert hold(registry, second).slot == 1
 
 
-def test_who_remembers_a_slot_that_another_has_given_back_since_gets_another(
+@pytest.fixture
+def pruned(
     registry: Registry, make_repo: Callable[[str], Path], tmp_path: Path
-) -> None:
+) -> tuple[Path, Path]:
+    """What had slot 1, was moved where nobody has entered it, and was pruned; and another one."""
     repos = [make_repo(name) for name in ("first", "second", "third")]
     for repo in repos:
         (repo / "isoenv.toml").write_text('project = "shop"\n')
     for repo in repos[:2]:
         hold(registry, repo)
-    # Moved where nobody has entered it, it was pruned.
     repos[1].rename(tmp_path / "moved")
     for item in pruning.plan(registry, purge=False, max_age=None):
         item.remove()
-    assert leasing.take(registry, claim(repos[2]), 1, None).slot == 1
-    release(registry, repos[2])
-    assert hold(registry, tmp_path / "moved").slot == 2
+    return tmp_path / "moved", repos[2]
+
+
+def test_who_remembers_a_slot_that_another_has_given_back_since_gets_another(
+    registry: Registry, pruned: tuple[Path, Path]
+) -> None:
+    moved, other = pruned
+    assert leasing.take(registry, claim(other), 1, None).slot == 1
+    release(registry, other)
+    assert hold(registry, moved).slot == 2
 
 
 def test_who_comes_back_after_a_prune_gets_the_slot_that_he_remembers(
-    registry: Registry, make_repo: Callable[[str], Path], tmp_path: Path
+    registry: Registry, pruned: tuple[Path, Path]
 ) -> None:
-    repos = [make_repo(name) for name in ("first", "second", "third")]
-    for repo in repos:
-        (repo / "isoenv.toml").write_text('project = "shop"\n')
-    for repo in repos[:2]:
-        hold(registry, repo)
-    repos[1].rename(tmp_path / "moved")
-    for item in pruning.plan(registry, purge=False, max_age=None):
-        item.remove()
-    assert hold(registry, repos[2]).slot == 2
-    assert hold(registry, tmp_path / "moved").slot == 1
+    moved, other = pruned
+    assert hold(registry, other).slot == 2
+    assert hold(registry, moved).slot == 1
 
 
 def test_a_number_that_is_asked_for_is_had_at_once(
